@@ -1,0 +1,1 @@
+"""Encoders: each turns one modality (frames, sound or text) into vectors."""

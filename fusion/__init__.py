@@ -1,0 +1,1 @@
+"""Fusion: merges the tokens of all modalities into one item vector."""
