@@ -1,0 +1,66 @@
+"""What can go wrong: errors are raised, problems are recorded.
+
+MMRecError
+├── CatalogError      the manifest cannot be read as a catalog
+├── EncoderError      an encoder or preset cannot be had
+└── StoreError        the feature store is missing, damaged, in use, or cannot be written
+
+A `Problem` never stops a job: it is stored beside the item that has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class MMRecError(Exception):
+    """Base of every error that mmrec raises for its users."""
+
+
+class CatalogError(MMRecError):
+    """The manifest cannot be read as a catalog."""
+
+
+class EncoderError(MMRecError):
+    """An encoder or a preset cannot be had: unknown, missing, damaged or misconfigured."""
+
+
+class StoreError(MMRecError):
+    """The feature store is missing, damaged, in use by another job, or cannot be written."""
+
+
+class Reason(StrEnum):
+    """The closed list of why a modality of an item has no tokens, or fewer than it should."""
+
+    NO_MEDIA = "no_media"
+    NO_STREAM = "no_stream"
+    NO_TEXT = "no_text"
+    NOT_WANTED = "not_wanted"
+    NO_CONTENT = "no_content"
+    MISSING_FILE = "missing_file"
+    FORBIDDEN_PATH = "forbidden_path"
+    NOT_A_FILE = "not_a_file"
+    NOT_READABLE = "not_readable"
+    NOT_MEDIA = "not_media"
+    UNSUPPORTED = "unsupported"
+    TOO_SHORT = "too_short"
+    TOO_LARGE = "too_large"
+    CORRUPT = "corrupt"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    NOT_FINITE = "not_finite"
+
+    @property
+    def is_fault(self) -> bool:
+        """False where the item simply does not have the modality, or the preset does not ask for it."""
+        return self not in {Reason.NO_MEDIA, Reason.NO_STREAM, Reason.NO_TEXT, Reason.NOT_WANTED}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A reason, with the words of whoever found it."""
+
+    reason: Reason
+    detail: str = ""

@@ -1,0 +1,128 @@
+"""Which moments of a file to look at: plans for frames and for sound, and the times they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
+
+from mmrec.errors import MMRecError
+
+FrameMode = Literal["uniform", "keyframes", "fps"]
+SoundMode = Literal["windows", "all"]
+Fit = Literal["crop", "squash", "pad"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+T = TypeVar("T")
+
+MAX_FRAMES = 4096
+MAX_WINDOWS = 4096
+
+
+def _check(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise MMRecError(f"{name} is {value!r}: expected {expected}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameSampling:
+    """Which frames stand for a video.
+
+    `uniform`: the middles of `count` equal parts of its duration. `keyframes`: up to `count` of its keyframes, evenly
+    chosen; the cheapest by far on long files. `fps`: one frame every 1 / `fps` seconds, thinned evenly where that would be
+    more than `count`.
+    """
+
+    mode: FrameMode = "uniform"
+    count: int = 8
+    fps: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.mode in get_args(FrameMode), "frame sampling mode", self.mode, f"one of {get_args(FrameMode)}")
+        _check(1 <= self.count <= MAX_FRAMES, "frame sampling count", self.count, f"1 to {MAX_FRAMES}")
+        _check(0 < self.fps <= 240, "frame sampling fps", self.fps, "a rate above 0 and up to 240 frames a second")
+
+    def times(self, duration_seconds: float) -> list[float]:
+        """The moments wanted, in seconds from the start, for `uniform` and `fps`."""
+        count = self.count
+        if self.mode == "fps" and (wanted := int(duration_seconds * self.fps)) < self.count:
+            return [(k + 0.5) / self.fps for k in range(wanted)] or [duration_seconds / 2]
+        return [(k + 0.5) / count * duration_seconds for k in range(count)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundSampling:
+    """Which windows stand for a sound.
+
+    `windows`: up to `count` windows of `window_seconds`, evenly spaced from the start to the end, never overlapping.
+    `all`: windows one after the other over all of it, the last one moved back to end with the sound; a sound longer than
+    `count` windows is sampled evenly. A sound shorter than one window is one window, as long as the sound.
+    """
+
+    mode: SoundMode = "windows"
+    window_seconds: float = 10.0
+    count: int = 6
+
+    def __post_init__(self) -> None:
+        _check(self.mode in get_args(SoundMode), "sound sampling mode", self.mode, f"one of {get_args(SoundMode)}")
+        _check(0 < self.window_seconds <= 600, "window_seconds", self.window_seconds, "above 0 and up to 600 seconds")
+        _check(1 <= self.count <= MAX_WINDOWS, "sound sampling count", self.count, f"1 to {MAX_WINDOWS}")
+
+    def spans(self, duration_seconds: float) -> list[tuple[float, float]]:
+        """(start, end) of each window in seconds from the start of the sound."""
+        window = self.window_seconds
+        if duration_seconds <= window:
+            return [(0.0, duration_seconds)]
+        whole = int(duration_seconds / window + 1e-9)
+        if self.mode == "all" and whole < self.count:
+            starts = [k * window for k in range(whole)]
+            if duration_seconds - whole * window > 1e-6:
+                starts.append(duration_seconds - window)
+        else:
+            starts = _evenly_spaced(min(self.count, whole), duration_seconds - window)
+        return [(start, start + window) for start in starts]
+
+
+def _evenly_spaced(count: int, last: float) -> list[float]:
+    return [last / 2] if count == 1 else [k * last / (count - 1) for k in range(count)]
+
+
+def evenly_chosen(values: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the values: the middles of `count` equal parts."""
+    if len(values) <= count:
+        return list(values)
+    return [values[int((k + 0.5) * len(values) / count)] for k in range(count)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramePlan:
+    """Frames to decode, and the shape an encoder wants them in.
+
+    A token is made of the frames at its time plus each of `offsets` (seconds). `fit` says how a frame becomes
+    `height` x `width`: `crop` fills it and cuts the middle out, `squash` ignores the aspect, `pad` adds black borders.
+    """
+
+    sampling: FrameSampling
+    height: int
+    width: int
+    fit: Fit = "crop"
+    interpolation: Interpolation = "bicubic"
+    offsets: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        _check(1 <= self.height <= 4096 and 1 <= self.width <= 4096, "frame size", (self.height, self.width), "1 to 4096")
+        _check(self.fit in get_args(Fit), "fit", self.fit, f"one of {get_args(Fit)}")
+        _check(self.interpolation in get_args(Interpolation), "interpolation", self.interpolation, "bilinear or bicubic")
+        _check(len(self.offsets) >= 1 and self.offsets[0] == 0.0, "offsets", self.offsets, "a list that starts with 0.0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundPlan:
+    """Sound to decode: mono float32 at `sample_rate` Hz; a sound shorter than `min_seconds` is too short to embed."""
+
+    sampling: SoundSampling
+    sample_rate: int
+    min_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(1000 <= self.sample_rate <= 192_000, "sample_rate", self.sample_rate, "1000 to 192000 Hz")
