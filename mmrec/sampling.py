@@ -28,9 +28,9 @@ def _check(condition: bool, name: str, value: object, expected: str) -> None:
 class FrameSampling:
     """Which frames stand for a video.
 
-    `uniform`: the middles of `count` equal parts of its duration. `keyframes`: up to `count` of its keyframes, evenly
-    chosen; the cheapest by far on long files. `fps`: one frame every 1 / `fps` seconds, thinned evenly where that would be
-    more than `count`.
+    `uniform`: the middles of `count` equal parts of its duration. `keyframes`: up to `count` of its keyframes,
+    evenly chosen; the cheapest by far on long files. `fps`: one frame every 1 / `fps` seconds, thinned evenly where
+    that would be more than `count`.
     """
 
     mode: FrameMode = "uniform"
@@ -55,8 +55,8 @@ class SoundSampling:
     """Which windows stand for a sound.
 
     `windows`: up to `count` windows of `window_seconds`, evenly spaced from the start to the end, never overlapping.
-    `all`: windows one after the other over all of it, the last one moved back to end with the sound; a sound longer than
-    `count` windows is sampled evenly. A sound shorter than one window is one window, as long as the sound.
+    `all`: windows one after the other over all of it, the last one moved back to end with the sound; a sound longer
+    than `count` windows is sampled evenly. A sound shorter than one window is one window, as long as the sound.
     """
 
     mode: SoundMode = "windows"
@@ -110,10 +110,16 @@ class FramePlan:
     offsets: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
-        _check(1 <= self.height <= 4096 and 1 <= self.width <= 4096, "frame size", (self.height, self.width), "1 to 4096")
+        _check(
+            1 <= self.height <= 4096 and 1 <= self.width <= 4096, "frame size", (self.height, self.width), "1 to 4096"
+        )
         _check(self.fit in get_args(Fit), "fit", self.fit, f"one of {get_args(Fit)}")
-        _check(self.interpolation in get_args(Interpolation), "interpolation", self.interpolation, "bilinear or bicubic")
-        _check(len(self.offsets) >= 1 and self.offsets[0] == 0.0, "offsets", self.offsets, "a list that starts with 0.0")
+        _check(
+            self.interpolation in get_args(Interpolation), "interpolation", self.interpolation, "bilinear or bicubic"
+        )
+        _check(
+            len(self.offsets) >= 1 and self.offsets[0] == 0.0, "offsets", self.offsets, "a list that starts with 0.0"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
