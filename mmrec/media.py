@@ -391,24 +391,20 @@ def _shown_at(reader: _Reader, scaler: _Scaler, wanted: list[int]) -> Iterator[t
     frames = reader.frames()
     shown: Any = None
     ahead: Any = next(frames, None)
-    if ahead is None and reader.errors:
-        reader.rewind()
     image: tuple[int, NDArray[np.uint8]] | None = None
     for tick in wanted:
-        landed = _seek_ahead(reader, shown if ahead is None else ahead, tick)
+        landed = _seek_ahead(reader, ahead or shown, tick)
         if landed is not None:
             frames, shown = landed
             ahead = next(frames, None)
         while ahead is not None and ahead.pts <= tick:
             shown, ahead = ahead, next(frames, None)
-        current = shown if shown is not None else ahead
+        current = shown or ahead
         if current is None:
             return
         if image is None or image[0] != current.pts:
             image = (current.pts, scaler(current))
         yield image
-        if ahead is None and shown is not None and tick > wanted[0] and reader.seconds(tick) > reader.end_seconds + 1.0:
-            return
 
 
 def _seek_ahead(reader: _Reader, position: Any, tick: int) -> tuple[Iterator[Any], Any] | None:
