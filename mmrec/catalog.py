@@ -198,7 +198,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with pq.ParquetFile(path) as file:
             _check_header(file.schema_arrow.names, path)
             row = 0
-            for batch in file.iter_batches(batch_size=4096):
+            for batch in file.iter_batches(batch_size=1024):
                 for values in batch.to_pylist():
                     row += 1
                     yield row, values
@@ -211,7 +211,7 @@ def _read_folder(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for parent, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            if name.rpartition(".")[2].lower() in MEDIA_SUFFIXES:
+            if os.path.splitext(name)[1][1:].lower() in MEDIA_SUFFIXES:
                 row += 1
                 relative = os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
                 item_id = os.fsencode(relative).decode("utf-8", "backslashreplace")
@@ -226,7 +226,7 @@ def _to_item(values: Mapping[str, Any], path: Path, media_root: Path | None) -> 
     if not media_name and not tags and not texts["title"].strip() and not texts["description"].strip():
         problem = Problem(Reason.NO_CONTENT, "the row has neither media nor text")
     known = {"item_id", "media", "tags", *TEXT_COLUMNS}
-    metadata = {str(k): _to_text(v) for k, v in values.items() if k not in known and v is not None and v != ""}
+    metadata = {_to_text(k): _to_text(v) for k, v in values.items() if k not in known and v is not None and v != ""}
     return Item(item_id=values["item_id"], media=media, tags=tags, metadata=metadata, problem=problem, **texts)
 
 
@@ -253,8 +253,8 @@ def _resolve_media(name: str, folder: Path, media_root: Path | None) -> tuple[Pa
         return None, Problem(Reason.FORBIDDEN_PATH, f"{name!r} holds a NUL character")
     path = Path(name)
     if not path.is_absolute():
-        path = Path(os.path.normpath(folder / name))
-        if not path.is_relative_to(os.path.normpath(folder)):
+        path = Path(os.path.abspath(folder / name))
+        if not path.is_relative_to(os.path.abspath(folder)):
             return None, Problem(Reason.FORBIDDEN_PATH, f"{name!r} leaves the catalog's folder; use an absolute path")
     if media_root is not None:
         try:
