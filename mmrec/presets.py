@@ -120,7 +120,10 @@ def _to_preset(values: dict[str, Any]) -> Preset:
 def _to_spec(values: Any, modality: str) -> EncoderSpec:
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
         raise EncoderError(f"{modality} is {values!r}: expected a mapping with the encoder's kind and its options")
-    return EncoderSpec(kind=values["kind"], options={key: value for key, value in values.items() if key != "kind"})
+    options = {str(key): value for key, value in values.items() if key != "kind"}
+    if "device" in options or "precision" in options:
+        raise EncoderError(f"{modality}: device and precision are chosen by the job, not by the preset")
+    return EncoderSpec(kind=values["kind"], options=options)
 
 
 def _refuse_unknown(values: Any, kind: type, where: str) -> None:
