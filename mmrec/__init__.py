@@ -5,6 +5,7 @@
 >>> ids, vectors_ID = mmrec.FeatureStore("store").vectors("visual")
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from mmrec.features import Features, Status, Tokens
     from mmrec.presets import Preset, load_preset
     from mmrec.store import FeatureStore
+
+# torch's threads spin while they wait, and take the processors from the decoding workers, unless told not to before
+# torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 
