@@ -174,11 +174,11 @@ class FeatureStore:
         self._commits = 0
 
     def _open(self, name: str, schema: pa.Schema, create: bool) -> Any:
-        if create:
-            table = self._database.create_table(name, schema=schema, exist_ok=True)
+        if create and not (self.folder / f"{name}.lance").is_dir():
+            table = self._database.create_table(name, schema=schema)
         else:
             table = self._database.open_table(name)
-        if set(table.schema.names) != set(schema.names):
+        if not table.schema.equals(schema):
             raise StoreError(f"store {self.folder} was made by another version of mmrec: embed into a new folder")
         return table
 
@@ -256,7 +256,12 @@ class FeatureStore:
     def scan(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """All rows as Arrow record batches, read as they are asked for; `columns` None is all of them."""
         with _storage_errors(self.folder):
-            return self._items.search().select(list(columns or SCHEMA.names)).to_batches(batch_size=SCAN_ROWS)
+            reader = self._items.search().select(list(columns or SCHEMA.names)).to_batches(batch_size=SCAN_ROWS)
+            return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
+
+    def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        with _storage_errors(self.folder):
+            yield from reader
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows as one Arrow table, in memory."""
