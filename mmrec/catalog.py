@@ -14,8 +14,8 @@ from typing import Any
 from mmrec.errors import CatalogError, Problem, Reason
 
 MEDIA_SUFFIXES = frozenset(
-    """3g2 3gp aac ac3 aif aiff amr apng avi avif bmp caf flac flv gif heic jpeg jpg jxl m2ts m4a m4v mka mkv mov mp2 mp3
-    mp4 mpeg mpg mts mxf oga ogg ogv opus png tif tiff ts vob wav weba webm webp wma wmv wv""".split()
+    "3g2 3gp aac ac3 aif aiff amr apng avi avif bmp caf flac flv gif heic jpeg jpg jxl m2ts m4a m4v mka mkv mov mp2 "
+    "mp3 mp4 mpeg mpg mts mxf oga ogg ogv opus png tif tiff ts vob wav weba webm webp wma wmv wv".split()
 )
 TEXT_COLUMNS = ("title", "description", "language")
 MAX_FIELD_CHARACTERS = 16 * 2**20
@@ -61,15 +61,17 @@ class Catalog:
         for _, values in _read_rows(self.path):
             yield _to_item(values, self.path, self.media_root)
         if _state(self.path) != self.state:
-            raise CatalogError(f"{self.path} changed while it was read: run the same command again to take up the changes")
+            raise CatalogError(
+                f"{self.path} changed while it was read: run the same command again to take up the changes"
+            )
 
 
 def read_catalog(path: str | os.PathLike[str], *, media_root: str | os.PathLike[str] | None = None) -> Catalog:
     """Validate a manifest (`.csv`, `.jsonl`, `.parquet`) or a folder of media files, in one streaming pass.
 
     Relative media paths are relative to the manifest and may not leave its folder; absolute ones are taken as given.
-    With `media_root`, every file must lie below that folder after links are resolved. In a folder, each media file is an
-    item whose id is its path relative to the folder.
+    With `media_root`, every file must lie below that folder after links are resolved. In a folder, each media file
+    is an item whose id is its path relative to the folder.
 
     Raises `CatalogError` naming the row for anything that makes the manifest ambiguous or unreadable: an empty or
     repeated `item_id`, a missing column, bytes that are not UTF-8, a line that does not parse.
@@ -88,7 +90,9 @@ def read_catalog(path: str | os.PathLike[str], *, media_root: str | os.PathLike[
         item_id = values["item_id"]
         first = rows_by_id.setdefault(hash(item_id), row)
         if first != row:
-            raise CatalogError(f"{path}, row {row}: item_id {item_id!r} stands already in row {first}: ids must be unique")
+            raise CatalogError(
+                f"{path}, row {row}: item_id {item_id!r} stands already in row {first}: ids must be unique"
+            )
     return Catalog(path=path, media_root=root, num_items=num_items, state=state)
 
 
@@ -119,7 +123,9 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _check_item_id(values: Mapping[str, Any], path: Path, row: int) -> str:
     if "item_id" not in values:
-        raise CatalogError(f"{path}, row {row}: there is no item_id; a catalog needs that column, found {', '.join(map(repr, values))}")
+        raise CatalogError(
+            f"{path}, row {row}: there is no item_id; a catalog needs that column, found {', '.join(map(repr, values))}"
+        )
     value = values["item_id"]
     if isinstance(value, bool) or not isinstance(value, str | int | None):
         raise CatalogError(f"{path}, row {row}: item_id {value!r} is neither text nor a whole number")
@@ -147,7 +153,10 @@ def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not cells:
                     continue
                 if len(cells) != len(header):
-                    raise CatalogError(f"{path}, row {row}: {len(cells)} cells, but the header has {len(header)}: quote cells that hold commas")
+                    raise CatalogError(
+                        f"{path}, row {row}: {len(cells)} cells, but the header has {len(header)}: "
+                        "quote the cells that hold commas"
+                    )
                 yield row, dict(zip(header, cells, strict=True))
         except UnicodeDecodeError as error:
             raise CatalogError(f"{path}, after row {row}: not UTF-8 ({error.reason}): save the file as UTF-8") from None
@@ -189,7 +198,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with pq.ParquetFile(path) as file:
             _check_header(file.schema_arrow.names, path)
             row = 0
-            for batch in file.iter_batches(batch_size=4096):
+            for batch in file.iter_batches(batch_size=1024):
                 for values in batch.to_pylist():
                     row += 1
                     yield row, values
@@ -202,7 +211,7 @@ def _read_folder(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for parent, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            if name.rpartition(".")[2].lower() in MEDIA_SUFFIXES:
+            if os.path.splitext(name)[1][1:].lower() in MEDIA_SUFFIXES:
                 row += 1
                 relative = os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
                 item_id = os.fsencode(relative).decode("utf-8", "backslashreplace")
@@ -217,7 +226,7 @@ def _to_item(values: Mapping[str, Any], path: Path, media_root: Path | None) -> 
     if not media_name and not tags and not texts["title"].strip() and not texts["description"].strip():
         problem = Problem(Reason.NO_CONTENT, "the row has neither media nor text")
     known = {"item_id", "media", "tags", *TEXT_COLUMNS}
-    metadata = {str(k): _to_text(v) for k, v in values.items() if k not in known and v is not None and v != ""}
+    metadata = {_to_text(k): _to_text(v) for k, v in values.items() if k not in known and v is not None and v != ""}
     return Item(item_id=values["item_id"], media=media, tags=tags, metadata=metadata, problem=problem, **texts)
 
 
@@ -237,13 +246,15 @@ def _resolve_media(name: str, folder: Path, media_root: Path | None) -> tuple[Pa
     if not name.strip():
         return None, None
     if _URL.match(name):
-        return None, Problem(Reason.FORBIDDEN_PATH, f"{name!r} is a URL; only local files are opened: download it first")
+        return None, Problem(
+            Reason.FORBIDDEN_PATH, f"{name!r} is a URL; only local files are opened: download it first"
+        )
     if "\0" in name:
         return None, Problem(Reason.FORBIDDEN_PATH, f"{name!r} holds a NUL character")
     path = Path(name)
     if not path.is_absolute():
-        path = Path(os.path.normpath(folder / name))
-        if not path.is_relative_to(os.path.normpath(folder)):
+        path = Path(os.path.abspath(folder / name))
+        if not path.is_relative_to(os.path.abspath(folder)):
             return None, Problem(Reason.FORBIDDEN_PATH, f"{name!r} leaves the catalog's folder; use an absolute path")
     if media_root is not None:
         try:

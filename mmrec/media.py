@@ -12,15 +12,17 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import av.error
 import numpy as np
-from av.container import InputContainer
+from av.audio.stream import AudioStream
+from av.container import Container, InputContainer
 from av.stream import Discard, Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from mmrec.errors import Problem, Reason
@@ -34,15 +36,15 @@ SOUND_GAP_SECONDS = 0.1
 FRAMES_BEFORE_KEYFRAME = 64
 MAX_READ_ERRORS = 16
 
-# Demuxers that read one self-contained file. Playlists, scripts, image sequences and capture devices are not among them.
-CONTAINER_FORMATS = frozenset(
+# Demuxers that read one self-contained file: no playlists, scripts, image sequences or capture devices.
+CONTAINER_FORMATS = (
     "aac ac3 aiff amr amrnb amrwb ape apng asf au avi avs2 avs3 bmp_pipe caf dds_pipe dnxhd dts dtshd dv eac3 exr_pipe "
     "flac flv gif gif_pipe gxf h263 h264 hdr_pipe hevc ico ivf j2k_pipe jpeg_pipe jpegls_pipe jpegxl_anim jpegxl_pipe "
-    "loas m4v matroska,webm mjpeg mov,mp4,m4a,3gp,3g2,mj2 mp3 mpc mpc8 mpeg mpegts mpegvideo mxf nut obu ogg oma pam_pipe "
-    "pbm_pipe pcx_pipe pgm_pipe pgmyuv_pipe pgx_pipe png_pipe ppm_pipe psd_pipe qoi_pipe rm sgi_pipe smjpeg sox spdif "
-    "sunrast_pipe tak tiff_pipe truehd tta vc1 voc vvc w64 wav webp_pipe wsd wtv wv xbm_pipe xpm_pipe xwd_pipe "
-    "yuv4mpegpipe".split()
-)
+    "loas m4v matroska,webm mjpeg mov,mp4,m4a,3gp,3g2,mj2 mp3 mpc mpc8 mpeg mpegts mpegvideo mxf nut obu ogg oma "
+    "pam_pipe pbm_pipe pcx_pipe pgm_pipe pgmyuv_pipe pgx_pipe png_pipe ppm_pipe psd_pipe qoi_pipe rm sgi_pipe smjpeg "
+    "sox spdif sunrast_pipe tak tiff_pipe truehd tta vc1 voc vvc w64 wav webp_pipe wsd wtv wv xbm_pipe xpm_pipe "
+    "xwd_pipe yuv4mpegpipe"
+).replace(" ", ",")
 
 
 class _Unreadable(Exception):
@@ -86,7 +88,7 @@ def decode_media(path: str | os.PathLike[str], frames: FramePlan | None, sound: 
         media.visual_problem = media.audio_problem = error.problem
         return media
     with container:
-        video, audio = _choose_video(container), container.streams.best("audio")
+        video, audio = _choose_video(container), _choose_audio(container)
         media.duration_seconds = (container.duration or 0) / av.time_base
         media.facts = _facts(container, video, audio)
         if frames is not None:
@@ -132,7 +134,7 @@ def _open(path: Path) -> InputContainer:
         options = {
             "fd": str(descriptor),
             "protocol_whitelist": "fd",
-            "format_whitelist": ",".join(CONTAINER_FORMATS),
+            "format_whitelist": CONTAINER_FORMATS,
         }
         return av.open("fd:", options=options, metadata_errors="replace")
     except av.error.FFmpegError as error:
@@ -143,19 +145,28 @@ def _open(path: Path) -> InputContainer:
         os.close(descriptor)
 
 
-def _choose_video(container: InputContainer) -> Stream | None:
+def _choose_video(container: InputContainer) -> VideoStream | None:
     """The best moving picture; where there is none, an attached one (cover art)."""
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     best = container.streams.best("video")
-    if best is not None and (best in moving or not moving):
+    if isinstance(best, VideoStream) and (best in moving or not moving):
         return best
     return moving[0] if moving else None
 
 
-def _facts(container: InputContainer, video: Stream | None, audio: Stream | None) -> dict[str, Any]:
+def _choose_audio(container: InputContainer) -> AudioStream | None:
+    best = container.streams.best("audio")
+    return best if isinstance(best, AudioStream) else None
+
+
+def _facts(container: InputContainer, video: VideoStream | None, audio: AudioStream | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"format": container.format.name}
     if video is not None and _has_decoder(video):
-        facts |= {"video_codec": video.codec_context.name, "width": video.codec_context.width, "height": video.codec_context.height}
+        facts |= {
+            "video_codec": video.codec_context.name,
+            "width": video.codec_context.width,
+            "height": video.codec_context.height,
+        }
         if video.average_rate:
             facts["fps"] = round(float(video.average_rate), 3)
         if video.disposition & Disposition.attached_pic:
@@ -170,7 +181,10 @@ def _has_decoder(stream: Stream) -> bool:
     return getattr(stream, "codec_context", None) is not None
 
 
-def _require(stream: Stream | None, kind: str, container: InputContainer) -> Stream:
+S = TypeVar("S", bound=Stream)
+
+
+def _require(stream: S | None, kind: str, container: InputContainer) -> S:
     if stream is None:
         if any(s.type == kind for s in container.streams):
             raise _Unreadable(Reason.UNSUPPORTED, f"no decoder for the {kind} stream")
@@ -265,11 +279,15 @@ class _Reader:
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
-def _read_frames(container: InputContainer, stream: Stream | None, plan: FramePlan, media: DecodedMedia) -> Problem | None:
+def _read_frames(
+    container: InputContainer, stream: VideoStream | None, plan: FramePlan, media: DecodedMedia
+) -> Problem | None:
     stream = _require(stream, "video", container)
     context = stream.codec_context
     if context.width * context.height > MAX_PIXELS:
-        raise _Unreadable(Reason.TOO_LARGE, f"{context.width} x {context.height} pixels; at most {MAX_PIXELS} are decoded")
+        raise _Unreadable(
+            Reason.TOO_LARGE, f"{context.width} x {context.height} pixels; at most {MAX_PIXELS} are decoded"
+        )
     reader = _Reader(container, stream)
     scaler = _Scaler(plan, stream)
     if _is_still(container, stream):
@@ -279,7 +297,9 @@ def _read_frames(container: InputContainer, stream: Stream | None, plan: FramePl
     else:
         tokens = _frames_at_times(reader, scaler, plan)
     if not tokens:
-        raise _Unreadable(*((Reason.CORRUPT, reader.errors[0]) if reader.errors else (Reason.TOO_SHORT, "no frame in it")))
+        raise _Unreadable(
+            *((Reason.CORRUPT, reader.errors[0]) if reader.errors else (Reason.TOO_SHORT, "no frame in it"))
+        )
     media.frames_TFHWC = np.stack([frames for _, frames in tokens])
     media.frame_spans = [span for span, _ in tokens]
     if scaler.rotation:
@@ -290,7 +310,7 @@ def _read_frames(container: InputContainer, stream: Stream | None, plan: FramePl
 _Token = tuple[tuple[float, float], NDArray[np.uint8]]
 
 
-def _is_still(container: InputContainer, stream: Stream) -> bool:
+def _is_still(container: Container, stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic) or container.format.name.endswith("_pipe")
 
 
@@ -309,7 +329,9 @@ def _keyframes(reader: _Reader, scaler: _Scaler, plan: FramePlan) -> list[_Token
     return [((seconds, seconds), np.stack([image] * len(plan.offsets))) for seconds, image in found]
 
 
-def _keyframes_by_index(reader: _Reader, scaler: _Scaler, timestamps: list[int]) -> list[tuple[float, NDArray[np.uint8]]]:
+def _keyframes_by_index(
+    reader: _Reader, scaler: _Scaler, timestamps: list[int]
+) -> list[tuple[float, NDArray[np.uint8]]]:
     found: dict[int, NDArray[np.uint8]] = {}
     for timestamp in timestamps:
         reader.seek(timestamp)
@@ -354,37 +376,35 @@ def _tokens_at(reader: _Reader, scaler: _Scaler, plan: FramePlan, duration: floa
             continue
         frames = [part if part is not None else parts[0] for part in parts]
         first, last = frames[0][0], max(pts for pts, _ in frames)
-        tokens.setdefault(first, ((reader.seconds(first), reader.seconds(last)), np.stack([image for _, image in frames])))
+        tokens.setdefault(
+            first, ((reader.seconds(first), reader.seconds(last)), np.stack([image for _, image in frames]))
+        )
     return list(tokens.values())
 
 
 def _shown_at(reader: _Reader, scaler: _Scaler, wanted: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """For each wanted tick, ascending, the frame on screen then: the last that starts at or before it.
 
-    Decodes forward and seeks where that skips enough frames. After a seek, frames ahead of the first keyframe are dropped:
-    they need pictures from before the seek.
+    Decodes forward and seeks where that skips enough frames. After a seek, frames ahead of the first keyframe are
+    dropped: they need pictures from before the seek.
     """
     frames = reader.frames()
     shown: Any = None
     ahead: Any = next(frames, None)
-    if ahead is None and reader.errors:
-        reader.rewind()
     image: tuple[int, NDArray[np.uint8]] | None = None
     for tick in wanted:
-        landed = _seek_ahead(reader, shown if ahead is None else ahead, tick)
+        landed = _seek_ahead(reader, ahead or shown, tick)
         if landed is not None:
             frames, shown = landed
             ahead = next(frames, None)
         while ahead is not None and ahead.pts <= tick:
             shown, ahead = ahead, next(frames, None)
-        current = shown if shown is not None else ahead
+        current = shown or ahead
         if current is None:
             return
         if image is None or image[0] != current.pts:
             image = (current.pts, scaler(current))
         yield image
-        if ahead is None and shown is not None and tick > wanted[0] and reader.seconds(tick) > reader.end_seconds + 1.0:
-            return
 
 
 def _seek_ahead(reader: _Reader, position: Any, tick: int) -> tuple[Iterator[Any], Any] | None:
@@ -429,16 +449,18 @@ def _seek_target(reader: _Reader, position: int, tick: int) -> int | None:
 class _Scaler:
     """A decoded frame -> uint8 RGB (H, W, 3) of the plan's shape, upright, pixels square. Scaled by swscale."""
 
-    def __init__(self, plan: FramePlan, stream: Stream) -> None:
+    def __init__(self, plan: FramePlan, stream: VideoStream) -> None:
         self.plan = plan
         self.rotation = 0
         self._reformatter = VideoReformatter()
-        aspect = getattr(stream, "sample_aspect_ratio", None)
-        self._pixel_aspect = float(aspect) if aspect and not stream.disposition & Disposition.attached_pic else 1.0
+        still = _is_still(stream.container, stream)
+        self._pixel_aspect = 1.0 if still else float(stream.sample_aspect_ratio or 1.0)
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         if frame.width * frame.height > MAX_PIXELS:
-            raise _Unreadable(Reason.TOO_LARGE, f"{frame.width} x {frame.height} pixels; at most {MAX_PIXELS} are decoded")
+            raise _Unreadable(
+                Reason.TOO_LARGE, f"{frame.width} x {frame.height} pixels; at most {MAX_PIXELS} are decoded"
+            )
         plan = self.plan
         quarter_turns = round((frame.rotation or 0) / 90) % 4
         self.rotation = 90 * quarter_turns
@@ -475,7 +497,9 @@ def _place(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 # --- sound ----------------------------------------------------------------------------------------------------------
 
 
-def _read_sound(container: InputContainer, stream: Stream | None, plan: SoundPlan, media: DecodedMedia) -> Problem | None:
+def _read_sound(
+    container: InputContainer, stream: AudioStream | None, plan: SoundPlan, media: DecodedMedia
+) -> Problem | None:
     stream = _require(stream, "audio", container)
     reader = _Reader(container, stream)
     if media.frames_TFHWC is not None or media.visual_problem is not None:
@@ -494,7 +518,9 @@ def _read_sound(container: InputContainer, stream: Stream | None, plan: SoundPla
             raise _Unreadable(Reason.CORRUPT, reader.errors[0])
         raise _Unreadable(Reason.TOO_SHORT, f"{reader.end_seconds:.3f} s of sound; {plan.min_seconds} s are needed")
     media.windows = [window.samples for window in windows]
-    media.window_spans = [(w.start / plan.sample_rate, w.start / plan.sample_rate + len(w.samples) / plan.sample_rate) for w in windows]
+    media.window_spans = [
+        (w.start / plan.sample_rate, w.start / plan.sample_rate + len(w.samples) / plan.sample_rate) for w in windows
+    ]
     return reader.problem
 
 

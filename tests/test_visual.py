@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from encoders.base import EncoderError, load_encoder
-from encoders.visual import lab
+from encoders.descriptors import lab
 
 
 @pytest.fixture(scope="module")

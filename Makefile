@@ -1,0 +1,30 @@
+# Everything runs in an environment of its own, made once: `make install`.
+PYTHON ?= python3
+VENV ?= .venv
+# --system-site-packages takes torch from the machine, where it must be the machine's own build.
+VENV_FLAGS ?=
+BIN := $(VENV)/bin
+
+.PHONY: install demo test check clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): once, and some minutes where torch comes with its CUDA libraries"
+	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,adapters,dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/mmrec demo --out demo
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

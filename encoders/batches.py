@@ -1,0 +1,78 @@
+"""What encoders do with a batch before it reaches a model: check it, and pass it on in parts that fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from encoders.base import EncoderError
+
+if TYPE_CHECKING:
+    from encoders.base import AudioEncoder, VisualEncoder
+
+logger = logging.getLogger(__name__)
+
+
+def checked_frames(encoder: VisualEncoder, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """The batch as a tensor, if it has the shape and type that the encoder asks for.
+
+    Raises:
+        EncoderError: it has not.
+    """
+    frames_NFHWC = _as_tensor(frames)
+    expected = (len(encoder.frame_offsets), *encoder.frame_size, 3)
+    if frames_NFHWC.dtype != torch.uint8 or tuple(frames_NFHWC.shape[1:]) != expected:
+        raise EncoderError(
+            f"encoder {encoder.name!r} takes uint8 frames (N, {', '.join(map(str, expected))}) as N F H W C, "
+            f"got {str(frames_NFHWC.dtype).removeprefix('torch.')} {tuple(frames_NFHWC.shape)}"
+        )
+    return frames_NFHWC
+
+
+def checked_windows(encoder: AudioEncoder, windows: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """The batch as a tensor, if it is float32 `(N, S)` with at least one sample.
+
+    Raises:
+        EncoderError: it is not.
+    """
+    windows_NS = _as_tensor(windows)
+    if windows_NS.dtype != torch.float32 or windows_NS.ndim != 2 or not windows_NS.shape[1]:
+        raise EncoderError(
+            f"encoder {encoder.name!r} takes float32 windows (N, S), mono, "
+            f"got {str(windows_NS.dtype).removeprefix('torch.')} {tuple(windows_NS.shape)}"
+        )
+    return windows_NS
+
+
+def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """A tensor of an array, which is copied only where torch could not hold it: read-only or with negative strides."""
+    if isinstance(array, torch.Tensor):
+        return array
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+class InParts:
+    """Calls a function on parts of a batch, and halves the parts, once and for all, when the device runs out of memory.
+
+    The function maps a tensor or a list of N inputs to a tensor with N rows.
+    """
+
+    def __init__(self, function: Callable[[Any], torch.Tensor], *, device: torch.device) -> None:
+        self._function = function
+        self._limit = 32 if device.type == "cpu" else 1024
+
+    def __call__(self, batch: torch.Tensor | Sequence[str]) -> torch.Tensor:
+        try:
+            return torch.cat([self._function(batch[at : at + self._limit]) for at in range(0, len(batch), self._limit)])
+        except torch.OutOfMemoryError:
+            size = min(self._limit, len(batch))
+            if size == 1:
+                raise
+        self._limit = size // 2
+        logger.warning("the device ran out of memory with %d inputs at a time; going on with %d", size, self._limit)
+        torch.cuda.empty_cache()
+        return self(batch)

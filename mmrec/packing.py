@@ -1,0 +1,160 @@
+"""Packing: the parts of many items go through the encoders in full batches, and come back as tokens of each item."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encoders.base import Encoder, TextEncoder
+from mmrec.errors import Problem, Reason
+from mmrec.features import Features, Modality, Tokens
+from mmrec.media import DecodedMedia
+from mmrec.panel import EncoderPanel
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZES: dict[Modality, int] = {"visual": 64, "audio": 16, "text": 64}
+MAX_WAITING_BYTES = 256 * 2**20
+
+
+@dataclass(slots=True, eq=False)
+class _Draft:
+    """An item whose parts are on their way through the encoders."""
+
+    features: Features
+    spans: dict[Modality, NDArray[np.float64]] = field(default_factory=dict)
+    vectors: dict[Modality, list[NDArray[np.float32] | None]] = field(default_factory=dict)
+    outstanding: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    draft: _Draft
+    modality: Modality
+    place: int
+    data: Any
+
+
+class Packer:
+    """Collects parts by modality and shape, and encodes a group as soon as it fills a batch.
+
+    `add` and `flush` yield the items that became complete. At most `MAX_WAITING_BYTES` of parts wait: beyond that the
+    groups are encoded as they are.
+    """
+
+    def __init__(self, panel: EncoderPanel, batch_size: int | None, stage_seconds: dict[str, float]) -> None:
+        self._panel = panel
+        self._sizes = {modality: batch_size or BATCH_SIZES[modality] for modality in panel.encoders}
+        self._groups: dict[tuple[Modality, Any], list[_Part]] = {}
+        self._waiting_bytes = 0
+        self._stage_seconds = stage_seconds
+
+    def add(self, features: Features, media: DecodedMedia, text: str) -> Iterator[Features]:
+        draft = _Draft(features)
+        self._take_visual(draft, media)
+        self._take_audio(draft, media)
+        self._take_text(draft, text)
+        if draft.outstanding == 0:
+            yield features
+        while full := [key for key, parts in self._groups.items() if len(parts) >= self._sizes[key[0]]]:
+            for key in full:
+                yield from self._encode_group(key)
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Features]:
+        while self._groups:
+            yield from self._encode_group(next(iter(self._groups)))
+
+    def _take_visual(self, draft: _Draft, media: DecodedMedia) -> None:
+        if media.visual_problem is not None:
+            draft.features.problems["visual"] = media.visual_problem
+        if media.frames_TFHWC is not None:
+            self._take(draft, "visual", list(media.frames_TFHWC), media.frame_spans)
+        self._note_unwanted(draft, "visual")
+
+    def _take_audio(self, draft: _Draft, media: DecodedMedia) -> None:
+        if media.audio_problem is not None:
+            draft.features.problems["audio"] = media.audio_problem
+        self._take(draft, "audio", media.windows, media.window_spans)
+        self._note_unwanted(draft, "audio")
+
+    def _take_text(self, draft: _Draft, text: str) -> None:
+        if text and "text" in self._panel.encoders:
+            passages = cast("TextEncoder", self._panel.encoders["text"]).passages(text)
+            self._take(draft, "text", passages, [(0.0, 0.0)] * len(passages))
+        elif not text:
+            draft.features.problems["text"] = Problem(Reason.NO_TEXT, "the row has no title, description or tags")
+        self._note_unwanted(draft, "text")
+
+    def _note_unwanted(self, draft: _Draft, modality: Modality) -> None:
+        if modality not in self._panel.encoders:
+            draft.features.problems[modality] = Problem(Reason.NOT_WANTED, "the preset has no encoder for it")
+
+    def _take(
+        self, draft: _Draft, modality: Modality, parts: Sequence[Any], spans: Sequence[tuple[float, float]]
+    ) -> None:
+        if not parts:
+            return
+        draft.spans[modality] = np.array(spans, np.float64).reshape(-1, 2)
+        draft.vectors[modality] = [None] * len(parts)
+        draft.outstanding += len(parts)
+        for place, data in enumerate(parts):
+            shape = data.shape if isinstance(data, np.ndarray) else None
+            self._groups.setdefault((modality, shape), []).append(_Part(draft, modality, place, data))
+            self._waiting_bytes += _size(data)
+
+    def _encode_group(self, key: tuple[Modality, Any]) -> Iterator[Features]:
+        modality = key[0]
+        group = self._groups.pop(key)
+        parts, rest = group[: self._sizes[modality]], group[self._sizes[modality] :]
+        if rest:
+            self._groups[key] = rest
+        self._waiting_bytes -= sum(_size(part.data) for part in parts)
+        start = time.perf_counter()
+        vectors_ND = self._encode(modality, [part.data for part in parts])
+        self._stage_seconds[modality] += time.perf_counter() - start
+        for part, vector_D in zip(parts, vectors_ND, strict=True):
+            part.draft.vectors[modality][part.place] = vector_D
+            part.draft.outstanding -= 1
+            if part.draft.outstanding == 0:
+                yield _finish(part.draft, self._panel)
+
+    def _encode(self, modality: Modality, batch: list[Any]) -> NDArray[np.float32]:
+        """Encode in one go; where the device runs out of memory, in halves, and in smaller batches from then on."""
+        encoder: Encoder = self._panel.encoders[modality]
+        try:
+            return encoder.encode(batch if modality == "text" else np.stack(batch)).float().cpu().numpy()
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        half = len(batch) // 2
+        if half < self._sizes[modality]:
+            self._sizes[modality] = half
+            logger.warning("out of memory on the device: %s batches are now of %d", modality, half)
+        return np.concatenate([self._encode(modality, batch[:half]), self._encode(modality, batch[half:])])
+
+
+def _size(data: Any) -> int:
+    return int(data.nbytes) if isinstance(data, np.ndarray) else len(data)
+
+
+def _finish(draft: _Draft, panel: EncoderPanel) -> Features:
+    features = draft.features
+    for modality, vectors in draft.vectors.items():
+        matrix_TD = np.stack([vector for vector in vectors if vector is not None])
+        finite_T = np.atleast_1d(np.isfinite(matrix_TD).all(axis=1))
+        if not finite_T.all():
+            detail = f"{int((~finite_T).sum())} of {len(finite_T)} vectors from the encoder are not finite"
+            features.problems[modality] = Problem(Reason.NOT_FINITE, detail)
+        if finite_T.any():
+            features.tokens[modality] = Tokens(matrix_TD[finite_T], draft.spans[modality][finite_T])
+            features.fingerprints[modality] = panel.fingerprints[modality]
+    return features

@@ -1,0 +1,119 @@
+"""The encoders of a preset, loaded, with what each wants decoded and the fingerprint of all that makes its tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import Template
+from typing import Any, cast
+
+from encoders.base import AudioEncoder, CheckpointNotFound, Encoder, TextEncoder, VisualEncoder, load_encoder
+from encoders.base import EncoderError as LoadError
+from encoders.text import clean_text
+from mmrec.catalog import Item
+from mmrec.errors import EncoderError
+from mmrec.features import Modality
+from mmrec.presets import TEXT_FALLBACK, EncoderSpec, Preset
+from mmrec.sampling import FramePlan, SoundPlan
+from mmrec.store import EncoderRecord
+
+DECODER_REVISION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderPanel:
+    """One loaded encoder per wanted modality, and the plans that decoding follows for them."""
+
+    preset: Preset
+    encoders: Mapping[Modality, Encoder]
+    specs: Mapping[Modality, EncoderSpec]
+    frames: FramePlan | None
+    sound: SoundPlan | None
+    fingerprints: Mapping[Modality, str]
+
+    def text(self, item: Item) -> str:
+        """What is encoded of an item's words; empty where it has none."""
+        fields = {
+            "title": item.title,
+            "description": item.description,
+            "tags": ", ".join(item.tags),
+            "language": item.language,
+        }
+        cleaned = {name: clean_text(value) for name, value in fields.items()}
+        if not (cleaned["title"] or cleaned["description"] or cleaned["tags"]):
+            return ""
+        lines = Template(self.preset.text_template).substitute(cleaned).splitlines()
+        return "\n".join(line.strip() for line in lines if line.strip())
+
+    def records(self) -> list[EncoderRecord]:
+        return [
+            EncoderRecord(
+                fingerprint=self.fingerprints[modality],
+                modality=modality,
+                name=encoder.name,
+                dim=encoder.dim,
+                spec=self.specs[modality].as_dict(),
+            )
+            for modality, encoder in self.encoders.items()
+        ]
+
+
+def load_panel(preset: Preset, *, device: str = "auto", precision: str = "auto") -> EncoderPanel:
+    """Load the encoders of a preset. Raises `EncoderError` where one cannot be had, before anything is decoded."""
+    encoders: dict[Modality, Encoder] = {}
+    specs: dict[Modality, EncoderSpec] = {}
+    wanted: dict[Modality, EncoderSpec | None] = {"visual": preset.visual, "audio": preset.audio, "text": preset.text}
+    for modality, spec in wanted.items():
+        if spec is not None:
+            specs[modality], encoders[modality] = _load(spec, device, precision)
+            if encoders[modality].modality != modality:
+                raise EncoderError(
+                    f"preset {preset.name!r}: {spec.kind!r} embeds {encoders[modality].modality}, not {modality}"
+                )
+    frames = _frame_plan(preset, cast("VisualEncoder", encoders["visual"])) if "visual" in encoders else None
+    sound = _sound_plan(preset, cast("AudioEncoder", encoders["audio"])) if "audio" in encoders else None
+    inputs: dict[Modality, Any] = {
+        "visual": frames and dataclasses.asdict(frames),
+        "audio": sound and dataclasses.asdict(sound),
+        "text": preset.text_template,
+    }
+    fingerprints = {modality: _fingerprint(encoder, inputs[modality]) for modality, encoder in encoders.items()}
+    return EncoderPanel(preset, encoders, specs, frames, sound, fingerprints)
+
+
+def _load(spec: EncoderSpec, device: str, precision: str) -> tuple[EncoderSpec, Encoder]:
+    try:
+        return spec, load_encoder(spec.kind, device=device, precision=precision, **spec.options)
+    except CheckpointNotFound as error:
+        if str(spec.options.get("checkpoint", "")).startswith("package:"):
+            return TEXT_FALLBACK, load_encoder(TEXT_FALLBACK.kind, device=device, precision=precision)
+        raise EncoderError(str(error)) from error
+    except LoadError as error:
+        raise EncoderError(str(error)) from error
+
+
+def _frame_plan(preset: Preset, encoder: VisualEncoder) -> FramePlan:
+    height, width = encoder.frame_size
+    return FramePlan(
+        sampling=preset.frames,
+        height=height,
+        width=width,
+        fit=encoder.frame_fit,
+        interpolation=encoder.interpolation,
+        offsets=encoder.frame_offsets,
+    )
+
+
+def _sound_plan(preset: Preset, encoder: AudioEncoder) -> SoundPlan:
+    return SoundPlan(sampling=preset.sound, sample_rate=encoder.sample_rate, min_seconds=encoder.min_seconds)
+
+
+def _fingerprint(encoder: Encoder, inputs: Any) -> str:
+    parts = json.dumps([encoder.fingerprint, DECODER_REVISION, inputs], sort_keys=True)
+    return hashlib.blake2b(parts.encode(), digest_size=12).hexdigest()
+
+
+__all__ = ["EncoderPanel", "TextEncoder", "load_panel"]

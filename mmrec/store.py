@@ -1,0 +1,494 @@
+"""The feature store: one row per item, on LanceDB. The only file that imports lancedb.
+
+Columns, for each modality `m` of visual, audio and text:
+    item_id, status, title, description, tags, language, metadata (JSON), media, duration_seconds, facts (JSON),
+    m_tokens (T lists of D floats), m_starts, m_ends (seconds), m_reason, m_detail, m_fingerprint,
+    content_key (what the tokens were made from), catalog_key (the row of the catalog)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmrec.catalog import Item
+from mmrec.errors import MMRecError, Problem, Reason, StoreError
+from mmrec.features import MODALITIES, Features, Modality, Status, Tokens
+
+TABLE = "items"
+ENCODERS_TABLE = "encoders"
+SCAN_ROWS = 1024
+COMMITS_BETWEEN_COMPACTIONS = 64
+OLD_VERSIONS_KEPT = timedelta(hours=1)
+
+_TOKENS = pa.list_(pa.list_(pa.float32()))
+_CATALOG_FIELDS = [
+    pa.field("title", pa.string()),
+    pa.field("description", pa.string()),
+    pa.field("tags", pa.list_(pa.string())),
+    pa.field("language", pa.string()),
+    pa.field("metadata", pa.string()),
+    pa.field("catalog_key", pa.string()),
+]
+SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("status", pa.string()),
+        *_CATALOG_FIELDS,
+        pa.field("media", pa.string()),
+        pa.field("duration_seconds", pa.float64()),
+        pa.field("facts", pa.string()),
+        pa.field("content_key", pa.string()),
+        *(
+            pa.field(f"{modality}_{name}", kind)
+            for modality in MODALITIES
+            for name, kind in [
+                ("tokens", _TOKENS),
+                ("starts", pa.list_(pa.float64())),
+                ("ends", pa.list_(pa.float64())),
+                ("reason", pa.string()),
+                ("detail", pa.string()),
+                ("fingerprint", pa.string()),
+            ]
+        ),
+    ]
+)
+_CATALOG_SCHEMA = pa.schema([SCHEMA.field("item_id"), *_CATALOG_FIELDS])
+_ENCODERS_SCHEMA = pa.schema(
+    [
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("modality", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("dim", pa.int64()),
+        pa.field("spec", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderRecord:
+    """Which encoder made the tokens that carry its fingerprint; `spec` is what loads it again."""
+
+    fingerprint: str
+    modality: Modality
+    name: str
+    dim: int
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatus:
+    """What a store holds: items by status, reasons by modality, the encoders in use with their numbers of items."""
+
+    items: int
+    statuses: dict[str, int]
+    reasons: dict[str, dict[str, int]]
+    encoders: list[dict[str, Any]]
+    bytes_on_disk: int
+
+
+class StoredKeys:
+    """The keys of all rows, compactly: 25 bytes a row."""
+
+    def __init__(self, table: pa.Table) -> None:
+        ids = np.fromiter((hash(i) for i in table["item_id"].to_pylist()), np.int64, len(table))
+        order = np.argsort(ids)
+        self._ids = ids[order]
+        self._content = self._numbers(table["content_key"])[order]
+        self._catalog = self._numbers(table["catalog_key"])[order]
+        self._failed = (np.array(table["status"].to_pylist(), dtype=object) == Status.FAILED)[order]
+
+    @staticmethod
+    def _numbers(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+        return np.fromiter((int(key[:16], 16) for key in column.to_pylist()), np.uint64, len(column))
+
+    def holds(self, item_id: str) -> bool:
+        return self._place(item_id) is not None
+
+    def failed(self, item_id: str) -> bool:
+        place = self._place(item_id)
+        return place is not None and bool(self._failed[place])
+
+    def compare(
+        self, item_id: str, content_key: str, catalog_key: str
+    ) -> Literal["new", "changed", "relabelled", "same"]:
+        """What the store knows of an item: `relabelled` where only its catalog row changed, not what was embedded."""
+        place = self._place(item_id)
+        if place is None:
+            return "new"
+        if self._content[place] != int(content_key[:16], 16):
+            return "changed"
+        return "same" if self._catalog[place] == int(catalog_key[:16], 16) else "relabelled"
+
+    def _place(self, item_id: str) -> int | None:
+        number = hash(item_id)
+        place = int(np.searchsorted(self._ids, number))
+        return place if place < len(self._ids) and self._ids[place] == number else None
+
+
+@contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except MMRecError:
+        raise
+    except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
+        raise StoreError(f"store {folder}: {error}") from error
+
+
+class FeatureStore:
+    """A folder that holds the features of a catalog's items.
+
+        >>> store = FeatureStore("store")
+        >>> ids, vectors_ID = store.vectors("visual")
+
+    Opening one that is not there raises `StoreError` unless `create` is set. Any number of processes may read while one
+    writes; writers take `lock()`.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, create: bool = False) -> None:
+        self.folder = Path(folder)
+        if not create and not (self.folder / f"{TABLE}.lance").is_dir():
+            raise StoreError(
+                f"there is no store at {self.folder}: make one with `mmrec embed CATALOG --store {self.folder}`"
+            )
+        with _storage_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._database = lancedb.connect(self.folder)
+            self._items = self._open(TABLE, SCHEMA, create)
+            self._encoders = self._open(ENCODERS_TABLE, _ENCODERS_SCHEMA, create)
+        self._commits = 0
+
+    def _open(self, name: str, schema: pa.Schema, create: bool) -> Any:
+        if create and not (self.folder / f"{name}.lance").is_dir():
+            table = self._database.create_table(name, schema=schema)
+        else:
+            table = self._database.open_table(name)
+        if not table.schema.equals(schema):
+            raise StoreError(f"store {self.folder} was made by another version of mmrec: embed into a new folder")
+        return table
+
+    def __len__(self) -> int:
+        with _storage_errors(self.folder):
+            return int(self._items.count_rows())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the right to write; `StoreError` at once where another process holds it."""
+        lock = filelock.FileLock(self.folder / "writer.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise StoreError(
+                f"store {self.folder} is being written by another job: wait for it, or use another folder"
+            ) from None
+        except OSError as error:
+            raise StoreError(f"store {self.folder} cannot be written: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def add_encoders(self, encoders: Iterable[EncoderRecord]) -> None:
+        rows = [{**asdict(encoder), "spec": json.dumps(dict(encoder.spec), sort_keys=True)} for encoder in encoders]
+        if rows:
+            with _storage_errors(self.folder):
+                insert = self._encoders.merge_insert("fingerprint").when_not_matched_insert_all()
+                insert.execute(pa.Table.from_pylist(rows, schema=_ENCODERS_SCHEMA))
+
+    def write(self, new: Sequence[Features], changed: Sequence[Features] = ()) -> None:
+        """Add the rows of `new` items and replace those of `changed` ones; each of the two at once or not at all."""
+        with _storage_errors(self.folder):
+            if new:
+                self._items.add(_to_table(new))
+            if changed:
+                self._items.merge_insert("item_id").when_matched_update_all().execute(_to_table(changed))
+        self._compact_now_and_then()
+
+    def relabel(self, items: Sequence[tuple[Item, str]]) -> None:
+        """Take over what the catalog says of items, each given with its catalog key, whose tokens stay valid."""
+        if items:
+            table = pa.Table.from_pylist([_catalog_row(item, key) for item, key in items], schema=_CATALOG_SCHEMA)
+            with _storage_errors(self.folder):
+                self._items.merge_insert("item_id").when_matched_update_all().execute(table)
+
+    def prune(self, keep: Iterable[str]) -> int:
+        """Delete the rows of all other items; returns how many."""
+        ids = pa.table({"item_id": pa.array(keep, pa.string())})
+        with _storage_errors(self.folder):
+            result = self._items.merge_insert("item_id").when_not_matched_by_source_delete().execute(ids)
+            return int(result.num_deleted_rows)
+
+    def compact(self) -> None:
+        """Merge small fragments and drop versions older than an hour."""
+        with _storage_errors(self.folder):
+            self._items.optimize(cleanup_older_than=OLD_VERSIONS_KEPT)
+
+    def _compact_now_and_then(self) -> None:
+        self._commits += 1
+        if self._commits % COMMITS_BETWEEN_COMPACTIONS == 0:
+            self.compact()
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def keys(self) -> StoredKeys:
+        with _storage_errors(self.folder):
+            return StoredKeys(
+                self._items.search().select(["item_id", "status", "content_key", "catalog_key"]).to_arrow()
+            )
+
+    def scan(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """All rows as Arrow record batches, read as they are asked for; `columns` None is all of them."""
+        with _storage_errors(self.folder):
+            reader = self._items.search().select(list(columns or SCHEMA.names)).to_batches(batch_size=SCAN_ROWS)
+            return pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
+
+    def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        with _storage_errors(self.folder):
+            yield from reader
+
+    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows as one Arrow table, in memory."""
+        with _storage_errors(self.folder):
+            return self.scan(columns).read_all()
+
+    def features(self) -> Iterator[Features]:
+        """The items one after the other, with all that is stored of them."""
+        for batch in self.scan():
+            columns = {name: batch.column(name) for name in SCHEMA.names}
+            for row in range(batch.num_rows):
+                yield _to_features({name: column[row] for name, column in columns.items()})
+
+    def encoders(self) -> list[EncoderRecord]:
+        with _storage_errors(self.folder):
+            rows = self._encoders.to_arrow().to_pylist()
+        return [EncoderRecord(**{**row, "spec": json.loads(row["spec"])}) for row in rows]
+
+    def vectors(self, modality: Modality) -> tuple[list[str], NDArray[np.float32]]:
+        """One vector per item that has the modality: the mean of its L2-normalised tokens, L2-normalised.
+
+        Returns the ids and `vectors_ID` float32. Raises `StoreError` where tokens of several encoders lie mixed.
+        """
+        if modality not in MODALITIES:
+            raise StoreError(f"modality {modality!r}: expected one of {MODALITIES}")
+        ids: list[str] = []
+        blocks: list[NDArray[np.float32]] = []
+        fingerprints: set[str] = set()
+        for batch in self.scan(["item_id", f"{modality}_tokens", f"{modality}_fingerprint"]):
+            present = batch.filter(batch.column(f"{modality}_tokens").is_valid())
+            if present.num_rows:
+                ids += present.column("item_id").to_pylist()
+                fingerprints |= set(present.column(f"{modality}_fingerprint").to_pylist())
+                self._check_one_encoder(modality, fingerprints)
+                blocks.append(_mean_tokens(present.column(f"{modality}_tokens")))
+        return ids, np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
+
+    def _check_one_encoder(self, modality: Modality, fingerprints: set[str]) -> None:
+        if len(fingerprints) > 1:
+            raise StoreError(
+                f"store {self.folder} holds {modality} tokens of {len(fingerprints)} encoders, which cannot be "
+                "compared: run `mmrec embed` over the whole catalog again (with --prune if items left it)"
+            )
+
+    def status(self) -> StoreStatus:
+        statuses: Counter[str] = Counter()
+        reasons: dict[str, Counter[str]] = {modality: Counter() for modality in MODALITIES}
+        used: Counter[tuple[str, str]] = Counter()
+        columns = [f"{modality}_{name}" for modality in MODALITIES for name in ("reason", "fingerprint")]
+        for batch in self.scan(["status", *columns]):
+            statuses.update(batch.column("status").to_pylist())
+            for modality in MODALITIES:
+                reasons[modality].update(r for r in batch.column(f"{modality}_reason").to_pylist() if r is not None)
+                prints = batch.column(f"{modality}_fingerprint").to_pylist()
+                used.update((modality, fingerprint) for fingerprint in prints if fingerprint is not None)
+        known = {(str(e.modality), e.fingerprint): e for e in self.encoders()}
+        encoders = [
+            {"modality": m, "name": known[m, f].name, "dim": known[m, f].dim, "fingerprint": f, "items": count}
+            for (m, f), count in sorted(used.items())
+            if (m, f) in known
+        ]
+        size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return StoreStatus(
+            items=sum(statuses.values()),
+            statuses={status: statuses[status] for status in Status},
+            reasons={modality: dict(counts) for modality, counts in reasons.items() if counts},
+            encoders=encoders,
+            bytes_on_disk=size,
+        )
+
+    def export(self, out: str | os.PathLike[str], file_format: Literal["parquet", "npy"]) -> list[Path]:
+        """Write the store into the folder `out`; returns the files.
+
+        `parquet`: `items.parquet`, all columns. `npy`: `items.parquet` with item_id, status and the number of tokens
+        per modality, and for each modality a float32 `<modality>.npy` (tokens, D), the items' tokens in that order.
+        """
+        folder = Path(out)
+        with _storage_errors(self.folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if file_format == "parquet":
+                return [self._export_parquet(folder / "items.parquet")]
+            return self._export_npy(folder)
+
+    def _export_parquet(self, path: Path) -> Path:
+        with pq.ParquetWriter(path, SCHEMA) as writer:
+            for batch in self.scan():
+                writer.write_batch(batch.select(SCHEMA.names))
+        return path
+
+    def _export_npy(self, folder: Path) -> list[Path]:
+        counts = pa.Table.from_batches(
+            [_token_counts(batch) for batch in self.scan(["item_id", "status", *(f"{m}_tokens" for m in MODALITIES)])],
+            schema=_token_counts_schema(),
+        )
+        paths = [folder / "items.parquet"]
+        pq.write_table(counts, paths[0])
+        for modality in MODALITIES:
+            total = int(np.sum(counts[f"{modality}_count"].to_numpy()))
+            if total:
+                paths.append(folder / f"{modality}.npy")
+                self._export_tokens(paths[-1], modality, total)
+        return paths
+
+    def _export_tokens(self, path: Path, modality: Modality, total: int) -> None:
+        out: NDArray[np.float32] | None = None
+        row = 0
+        fingerprints: set[str] = set()
+        for batch in self.scan(["item_id", f"{modality}_tokens", f"{modality}_fingerprint"]):
+            present = batch.filter(batch.column(f"{modality}_tokens").is_valid())
+            if not present.num_rows:
+                continue
+            fingerprints |= set(present.column(f"{modality}_fingerprint").to_pylist())
+            self._check_one_encoder(modality, fingerprints)
+            _, tokens_TD = _token_matrix(present.column(f"{modality}_tokens"))
+            if out is None:
+                out = np.lib.format.open_memmap(path, "w+", np.float32, (total, tokens_TD.shape[1]))
+            out[row : row + len(tokens_TD)] = tokens_TD
+            row += len(tokens_TD)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _catalog_row(item: Item, catalog_key: str) -> dict[str, Any]:
+    return {
+        "item_id": item.item_id,
+        "title": item.title,
+        "description": item.description,
+        "tags": list(item.tags),
+        "language": item.language,
+        "metadata": json.dumps(dict(item.metadata), ensure_ascii=False),
+        "catalog_key": catalog_key,
+    }
+
+
+def _to_table(rows: Sequence[Features]) -> pa.Table:
+    columns: dict[str, Any] = pa.Table.from_pylist(
+        [_catalog_row(row.item, row.catalog_key) for row in rows], schema=_CATALOG_SCHEMA
+    ).to_pydict()
+    columns |= {
+        "status": [row.status for row in rows],
+        "media": [
+            None if row.item.media is None else os.fsencode(row.item.media).decode("utf-8", "replace") for row in rows
+        ],
+        "duration_seconds": [row.duration_seconds for row in rows],
+        "facts": [json.dumps(row.facts, ensure_ascii=False) for row in rows],
+        "content_key": [row.content_key for row in rows],
+    }
+    for modality in MODALITIES:
+        tokens = [row.tokens.get(modality) for row in rows]
+        problems = [row.problems.get(modality) for row in rows]
+        columns |= {
+            f"{modality}_tokens": _token_column([None if t is None else t.vectors_TD for t in tokens]),
+            f"{modality}_starts": [None if t is None else t.spans_T2[:, 0] for t in tokens],
+            f"{modality}_ends": [None if t is None else t.spans_T2[:, 1] for t in tokens],
+            f"{modality}_reason": [None if p is None else p.reason for p in problems],
+            f"{modality}_detail": [None if p is None else p.detail for p in problems],
+            f"{modality}_fingerprint": [row.fingerprints.get(modality) for row in rows],
+        }
+    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def _token_column(matrices: Sequence[NDArray[np.float32] | None]) -> pa.Array:
+    present = [matrix for matrix in matrices if matrix is not None]
+    flat = np.concatenate([matrix.ravel() for matrix in present]) if present else np.zeros(0, np.float32)
+    widths = [matrix.shape[1] for matrix in present for _ in range(len(matrix))]
+    inner = pa.ListArray.from_arrays(pa.array(np.cumsum([0, *widths]), pa.int32()), pa.array(flat, pa.float32()))
+    ends = np.cumsum([0, *(0 if matrix is None else len(matrix) for matrix in matrices)])
+    missing = pa.array([*(matrix is None for matrix in matrices)], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), inner, mask=missing)
+
+
+def _token_matrix(column: pa.ListArray) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """`starts_I` of each item's tokens, and `tokens_TD` of them all; no item may be null."""
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    tokens = column.flatten()
+    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+    return starts, tokens.flatten().to_numpy(zero_copy_only=False).reshape(len(tokens), -1)
+
+
+def _mean_tokens(column: pa.ListArray) -> NDArray[np.float32]:
+    starts_I, tokens_TD = _token_matrix(column)
+    return _normalised(np.add.reduceat(_normalised(tokens_TD), starts_I, axis=0))
+
+
+def _normalised(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+    normalised: NDArray[np.float32] = (vectors_ND / np.maximum(norms, 1e-12)).astype(np.float32)
+    return normalised
+
+
+def _token_counts_schema() -> pa.Schema:
+    counts = [pa.field(f"{modality}_count", pa.int32()) for modality in MODALITIES]
+    return pa.schema([pa.field("item_id", pa.string()), pa.field("status", pa.string()), *counts])
+
+
+def _token_counts(batch: pa.RecordBatch) -> pa.RecordBatch:
+    counts = [batch.column(f"{modality}_tokens").value_lengths().fill_null(0) for modality in MODALITIES]
+    return pa.RecordBatch.from_arrays(
+        [batch.column("item_id"), batch.column("status"), *counts], schema=_token_counts_schema()
+    )
+
+
+def _to_features(row: Mapping[str, pa.Scalar]) -> Features:
+    media = row["media"].as_py()
+    features = Features(
+        item=Item(
+            item_id=row["item_id"].as_py(),
+            media=None if media is None else Path(media),
+            title=row["title"].as_py(),
+            description=row["description"].as_py(),
+            tags=tuple(row["tags"].as_py()),
+            language=row["language"].as_py(),
+            metadata=json.loads(row["metadata"].as_py()),
+        ),
+        duration_seconds=row["duration_seconds"].as_py(),
+        facts=json.loads(row["facts"].as_py()),
+        content_key=row["content_key"].as_py(),
+        catalog_key=row["catalog_key"].as_py(),
+    )
+    for modality in MODALITIES:
+        if row[f"{modality}_tokens"].is_valid:
+            _, vectors = _token_matrix(pa.array([row[f"{modality}_tokens"]], _TOKENS))
+            spans = np.column_stack([row[f"{modality}_starts"].as_py(), row[f"{modality}_ends"].as_py()])
+            features.tokens[modality] = Tokens(vectors, spans)
+        if (reason := row[f"{modality}_reason"].as_py()) is not None:
+            features.problems[modality] = Problem(Reason(reason), row[f"{modality}_detail"].as_py())
+        if (fingerprint := row[f"{modality}_fingerprint"].as_py()) is not None:
+            features.fingerprints[modality] = fingerprint
+    return features
