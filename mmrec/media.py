@@ -36,6 +36,9 @@ SOUND_GAP_SECONDS = 0.1
 FRAMES_BEFORE_KEYFRAME = 64
 MAX_READ_ERRORS = 16
 
+# Containers whose index covers the whole stream; others make one of what was read so far.
+INDEXED_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
+
 # Demuxers that read one self-contained file: no playlists, scripts, image sequences or capture devices.
 CONTAINER_FORMATS = (
     "aac ac3 aiff amr amrnb amrwb ape apng asf au avi avs2 avs3 bmp_pipe caf dds_pipe dnxhd dts dtshd dv eac3 exr_pipe "
@@ -229,7 +232,16 @@ class _Reader:
         self.container.seek(ticks, stream=self.stream)
 
     def rewind(self) -> None:
-        self.seek(min(self.stream.start_time or 0, self.ticks(0.0)))
+        """Back to the first frame: some containers need to be asked for a moment before it, others refuse that."""
+        start = min(self.stream.start_time or 0, self.ticks(0.0))
+        try:
+            self.seek(start - round(1 / self.time_base))
+        except av.error.FFmpegError:
+            self.seek(start)
+
+    @property
+    def has_index(self) -> bool:
+        return self.container.format.name in INDEXED_FORMATS and len(self.stream.index_entries) > 1
 
     def packets(self) -> Iterator[Any]:
         while True:
@@ -322,11 +334,24 @@ def _still(reader: _Reader, scaler: _Scaler, plan: FramePlan) -> list[_Token]:
 
 def _keyframes(reader: _Reader, scaler: _Scaler, plan: FramePlan) -> list[_Token]:
     reader.stream.codec_context.skip_frame = "NONKEY"
-    index = [entry.timestamp for entry in reader.stream.index_entries if entry.is_keyframe]
-    found = _keyframes_by_index(reader, scaler, evenly_chosen(index, plan.sampling.count))
-    if not found:
+    timestamps = evenly_chosen(_indexed_keyframes(reader), plan.sampling.count)
+    if timestamps:
+        found = _keyframes_by_index(reader, scaler, timestamps)
+    else:
         found = _keyframes_in_one_pass(reader, scaler, plan.sampling.count)
     return [((seconds, seconds), np.stack([image] * len(plan.offsets))) for seconds, image in found]
+
+
+def _indexed_keyframes(reader: _Reader) -> list[int]:
+    """Time stamps of the keyframes, ascending; none where the container has no index of the whole stream.
+
+    Matroska reads its index at the first seek.
+    """
+    if reader.container.format.name not in INDEXED_FORMATS:
+        return []
+    reader.seek(reader.ticks(reader.duration_seconds()))
+    reader.rewind()
+    return [entry.timestamp for entry in reader.stream.index_entries if entry.is_keyframe] if reader.has_index else []
 
 
 def _keyframes_by_index(
@@ -436,7 +461,7 @@ def _seek_ahead(reader: _Reader, position: Any, tick: int) -> tuple[Iterator[Any
 def _seek_target(reader: _Reader, position: int, tick: int) -> int | None:
     stream = reader.stream
     second = reader.ticks(1.0) - reader.ticks(0.0)
-    if len(stream.index_entries) > 1:
+    if reader.has_index:
         entry = stream.index_entries.search_timestamp(tick, backward=True)
         if entry < 0:
             return None
