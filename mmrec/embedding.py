@@ -102,7 +102,7 @@ def embed(
 
     Items that the store holds already, made from the same content by the same encoders, are skipped; failed ones too,
     unless `retry_failed`. `precision` is that of the encoders' weights. `prune` deletes the rows of items that left the
-    catalog. `workers` 0 is one decoding process per processor. `progress` is called now and then with the report so far.
+    catalog. `workers` 0 is one decoding process per processor. `progress` is called now and then with the report.
 
     Raises `CatalogError`, `EncoderError` or `StoreError`; what was committed before stays in the store. A failing item
     raises nothing: its status and reasons are stored.

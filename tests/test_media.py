@@ -13,9 +13,9 @@ import pytest
 from media_files import frame_number, painted_frame, tone, write_image, write_sound, write_video
 from numpy.typing import NDArray
 
-from mmrec import media
 from mmrec.errors import Reason
 from mmrec.media import DecodedMedia, decode_media
+from mmrec.media.pictures import _Scaler
 from mmrec.sampling import FramePlan, FrameSampling, SoundPlan, SoundSampling
 
 SOUND = SoundPlan(sampling=SoundSampling(window_seconds=1.0, count=4), sample_rate=16000, min_seconds=0.1)
@@ -122,7 +122,7 @@ def sequential(path: Path, plan: FramePlan) -> tuple[NDArray[np.uint8], list[tup
     with av.open(str(path)) as container:
         stream = container.streams.best("video")
         assert isinstance(stream, av.video.stream.VideoStream) and stream.time_base is not None
-        scaler = media._Scaler(plan, stream)
+        scaler = _Scaler(plan, stream)
         origin = (container.start_time or 0) / av.time_base
         duration = (
             float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / av.time_base
