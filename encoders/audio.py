@@ -170,6 +170,9 @@ class Clap:
         self._model: Any = model.to(self._device, self._dtype)
         self.dim: int = model.config.projection_dim
         self.sample_rate: int = self._preprocessing.sampling_rate
+        text_config = model.config.text_config
+        positions = text_config.max_position_embeddings - text_config.pad_token_id - 1  # as RoBERTa counts them
+        self._context_length = min(self._tokenizer.model_max_length, positions)
         self._embed_windows = InParts(self._window_vectors, device=self._device)
         self._embed_texts = InParts(self._text_vectors, device=self._device)
         self.fingerprint = fingerprint(
@@ -200,7 +203,9 @@ class Clap:
 
     @torch.inference_mode()
     def _text_vectors(self, texts: list[str]) -> torch.Tensor:
-        tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=512, return_tensors="pt")
+        tokens = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=self._context_length, return_tensors="pt"
+        )
         output = self._model.get_text_features(**tokens.to(self._device))
         return functional.normalize(output.pooler_output.float(), dim=-1)
 

@@ -116,11 +116,12 @@ def load_encoder(kind: str, *, device: str = "auto", precision: str = "auto", **
         CheckpointNotFound: a checkpoint that is not there.
     """
     factory = encoder_factory(kind)
-    known = set(inspect.signature(factory).parameters) - {"device", "precision"}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        refused = ", ".join(map(repr, unknown))
-        raise EncoderError(f"encoder {kind!r} has no option {refused}; it takes: {_listed(known) or 'no options'}")
+    parameters = inspect.signature(factory).parameters
+    known = set(parameters) - {"device", "precision"}
+    if unknown := set(options) - known:
+        raise EncoderError(f"encoder {kind!r} has no option {_listed(unknown)}; it takes: {_listed(known) or 'none'}")
+    if needed := {name for name in known - set(options) if parameters[name].default is inspect.Parameter.empty}:
+        raise EncoderError(f"encoder {kind!r} needs the option {_listed(needed)}")
     encoder: Encoder = factory(device=device, precision=precision, **options)
     return encoder
 

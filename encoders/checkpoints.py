@@ -11,6 +11,7 @@ import inspect
 import logging
 import pickle
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -230,7 +231,7 @@ def download(source: Source) -> Checkpoint:
     except (OSError, HTTPError) as error:
         raise CheckpointNotFound(
             f"{where} is no folder here, is not complete in the cache ({constants.HF_HUB_CACHE}), and the hub "
-            f"cannot be reached ({_first_line(error)}). With a network, `mmrec fetch --preset base` downloads it once; "
+            f"cannot be reached ({_brief(error)}). With a network, `mmrec fetch --preset base` downloads it once; "
             "`--preset light` needs no download"
         ) from error
     return Checkpoint(source, Path(folder))
@@ -257,6 +258,7 @@ def reading(checkpoint: Checkpoint) -> Iterator[None]:
         RuntimeError,
         LookupError,
         TypeError,
+        AssertionError,
         AttributeError,
         ImportError,
         SafetensorError,
@@ -264,7 +266,7 @@ def reading(checkpoint: Checkpoint) -> Iterator[None]:
         pickle.UnpicklingError,
     ) as error:
         raise EncoderError(
-            f"checkpoint {checkpoint.source.name!r} is damaged or not of the kind it is loaded as: {_first_line(error)}"
+            f"checkpoint {checkpoint.source.name!r} is damaged or not of the kind it is loaded as: {_brief(error)}"
         ) from error
     finally:
         logging.getLogger().removeFilter(_is_error)
@@ -342,9 +344,9 @@ def adapted(model: Any, adapter: str | None, *, allow_pickle: bool = False) -> t
         try:
             tuned: Any = PeftModel.from_pretrained(model, str(found.folder))
         except UserWarning as error:
-            raise EncoderError(f"adapter {adapter!r} was made for another model: {_first_line(error)}") from error
+            raise EncoderError(f"adapter {adapter!r} was made for another model: {_brief(error)}") from error
         return tuned.merge_and_unload().eval(), found.digest
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _brief(error: BaseException) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, 300)

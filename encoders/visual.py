@@ -61,6 +61,10 @@ class OpenClip:
         model, adapter_digest = adapted(model, adapter, allow_pickle=allow_pickle)
         self._model = model.to(self._device, self._dtype)
         self.dim: int = model_config["embed_dim"]
+        if preprocessing["resize_mode"] == "longest" and preprocessing["fill_color"]:
+            raise EncoderError(
+                f"{self.name} pads with fill_color {preprocessing['fill_color']}; only black is possible"
+            )
         self.frame_size: tuple[int, int] = tuple(preprocessing["size"])
         self.frame_fit: FrameFit = _FITS[preprocessing["resize_mode"]]
         self.interpolation: Interpolation = "bilinear" if preprocessing["interpolation"] == "bilinear" else "bicubic"

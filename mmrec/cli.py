@@ -56,32 +56,31 @@ def _parser() -> argparse.ArgumentParser:
 
     embed = _add(commands, "embed", _embed, "embed the items of a catalog into a feature store")
     embed.add_argument("catalog", type=Path, help="a .csv, .jsonl or .parquet manifest, or a folder of media files")
-    embed.add_argument(
-        "--store", type=Path, required=True, metavar="DIR", help="the feature store, made where it is missing"
-    )
-    embed.add_argument(
-        "--preset", default="light", metavar="NAME|FILE", help="a preset's name or YAML file (default: light)"
-    )
+    embed.add_argument("--store", type=Path, required=True, metavar="DIR", help="the feature store, made if missing")
+    _add_preset(embed)
     embed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    embed.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
     embed.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="decoding processes (default: one per processor)"
+        "--workers", type=int, default=0, metavar="N", help="decoding processes (default: all processors)"
     )
     embed.add_argument("--batch-size", type=int, metavar="N", help="frames, windows or texts encoded at once")
     embed.add_argument(
-        "--timeout", type=float, default=120.0, metavar="SECONDS", help="for decoding one item (default: 120)"
+        "--timeout", type=float, default=120.0, metavar="SECONDS", help="to decode one item (default: 120)"
     )
-    embed.add_argument(
-        "--worker-memory", type=float, default=4.0, metavar="GIB", help="memory of a worker (default: 4)"
-    )
+    embed.add_argument("--worker-memory", type=float, default=4.0, metavar="GIB", help="of one worker (default: 4)")
     embed.add_argument(
         "--media-root", type=Path, metavar="DIR", help="refuse media outside this folder, links resolved"
     )
-    embed.add_argument(
-        "--max-failures", type=_share, default=0.1, metavar="SHARE", help="of failed items (default: 0.1)"
-    )
+    embed.add_argument("--max-failures", type=_share, default=0.1, metavar="SHARE", help="of the items (default: 0.1)")
     embed.add_argument("--prune", action="store_true", help="delete the rows of items that left the catalog")
     embed.add_argument("--retry-failed", action="store_true", help="embed again what failed before")
     _add_json(embed)
+
+    fetch = _add(commands, "fetch", _fetch, "download what a preset needs, once")
+    _add_preset(fetch)
+
+    presets = _add(commands, "presets", _presets, "the presets, what they download and its licences")
+    _add_json(presets)
 
     status = _add(commands, "status", _status, "what a store holds")
     status.add_argument("--store", type=Path, required=True, metavar="DIR")
@@ -99,6 +98,11 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], sum
     command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
     command.set_defaults(run=run)
     return command
+
+
+def _add_preset(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", default="base", metavar="NAME|FILE", help="name or YAML file (default: base)")
+    command.add_argument("--allow-pickle", action="store_true", help="read weights that exist only as pickles")
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:
@@ -121,6 +125,8 @@ def _embed(arguments: argparse.Namespace) -> int:
         arguments.store,
         preset=arguments.preset,
         device=arguments.device,
+        precision=arguments.precision,
+        allow_pickle=arguments.allow_pickle,
         workers=arguments.workers,
         batch_size=arguments.batch_size,
         timeout_seconds=arguments.timeout,
@@ -214,6 +220,30 @@ def _print_report(report: EmbedReport, store: Path) -> None:
         print(f"  {modality:8}{encoder['name']}, {encoder['dim']} numbers a token")
     if report.reasons:
         print("  missing: " + ", ".join(f"{reason} {count}" for reason, count in sorted(report.reasons.items())))
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from mmrec.panel import fetch
+    from mmrec.presets import load_preset
+
+    for modality, folder in fetch(load_preset(arguments.preset), allow_pickle=arguments.allow_pickle).items():
+        print(f"{modality:8}{folder or 'nothing to download'}")
+    return 0
+
+
+def _presets(arguments: argparse.Namespace) -> int:
+    from mmrec.presets import PRESETS
+
+    if arguments.json:
+        print(json.dumps({name: asdict(preset) for name, preset in PRESETS.items()}))
+        return 0
+    for preset in PRESETS.values():
+        specs = [spec for spec in (preset.visual, preset.audio, preset.text) if spec is not None]
+        print(f"{preset.name}: {preset.summary}; {sum(spec.megabytes for spec in specs)} MB to download")
+        for spec in specs:
+            size = f"{spec.megabytes} MB, {spec.licence}" if spec.megabytes else "nothing to download"
+            print(f"  {spec.kind:21}{spec.options.get('checkpoint', '')} ({size})")
+    return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import queue
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
@@ -22,6 +23,7 @@ from mmrec.media import DecodedMedia, decode_media
 from mmrec.sampling import FramePlan, SoundPlan
 
 LOOKAHEAD_PER_WORKER = 4
+REVIVALS_IN_A_ROW = 3
 
 
 def available_cpus() -> int:
@@ -60,48 +62,154 @@ def decode_items(
 ) -> Iterator[tuple[Task, DecodedMedia]]:
     """Decode the media of many items, each task yielded as soon as it is done; the order is not kept.
 
-    An item that has no media, or may not have it opened, passes through with its problem. One that exceeds its limits,
-    or kills its worker, is yielded with `timeout`, `out_of_memory` or `crashed`; the others are not disturbed.
+    An item that has no media, or may not have it opened, passes through with its problem. Where decoding kills its
+    worker or must be killed, pictures and sound are tried once more, each alone, so that what is well survives; what is
+    not has the reason `timeout`, `out_of_memory` or `crashed`. The other items are not disturbed.
     """
-    workers = limits.workers or available_cpus()
-    done: queue.SimpleQueue[tuple[Task, ProcessFuture[DecodedMedia]]] = queue.SimpleQueue()
-    in_flight = 0
-    pool = _pool(workers, limits)
+    workers: _Workers[Task] = _Workers(limits)
     try:
         for task in tasks:
             item = task.item
             if item.media is None or item.problem is not None or (frames is None and sound is None):
                 yield task, _not_opened(item)
                 continue
-            future = pool.schedule(_decode, (str(item.media), frames, sound), timeout=limits.timeout_seconds)
-            future.add_done_callback(partial(_hand_over, done, task))
-            in_flight += 1
-            while in_flight >= LOOKAHEAD_PER_WORKER * workers or (in_flight and not done.empty()):
-                in_flight -= 1
-                yield _next_outcome(done, limits)
-        for _ in range(in_flight):
-            yield _next_outcome(done, limits)
+            workers.submit(_Request(task, frames, sound))
+            while workers.full or workers.has_outcome:
+                yield from workers.settle_one()
+        while workers.busy:
+            yield from workers.settle_one()
     finally:
-        pool.stop()  # type: ignore[no-untyped-call]
-        pool.join()
+        workers.close()
+
+
+def _not_opened(item: Item) -> DecodedMedia:
+    problem = item.problem or Problem(Reason.NO_MEDIA, "the row names no media file")
+    return DecodedMedia(visual_problem=problem, audio_problem=problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request(Generic[Task]):
+    """What is to be decoded of one item. `sound_later` waits until the pictures were tried alone: `pictures`."""
+
+    task: Task
+    frames: FramePlan | None
+    sound: SoundPlan | None
+    sound_later: SoundPlan | None = None
+    pictures: DecodedMedia | None = None
+
+
+class _Workers(Generic[Task]):
+    """The worker processes, and the requests in them; made anew when the pool breaks."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._count = limits.workers or available_cpus()
+        self._done: queue.SimpleQueue[tuple[_Request[Task], ProcessPool, ProcessFuture[DecodedMedia]]] = (
+            queue.SimpleQueue()
+        )
+        self._in_flight = 0
+        self._revivals = 0
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            self._count,
+            initializer=_start_worker,
+            initargs=(os.getpid(), self._limits.memory_bytes),
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    @property
+    def busy(self) -> bool:
+        return self._in_flight > 0
+
+    @property
+    def full(self) -> bool:
+        return self._in_flight >= LOOKAHEAD_PER_WORKER * self._count
+
+    @property
+    def has_outcome(self) -> bool:
+        return self.busy and not self._done.empty()
+
+    def close(self) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    def submit(self, request: _Request[Task]) -> None:
+        seconds = self._limits.timeout_seconds
+        arguments = (str(request.task.item.media), request.frames, request.sound, seconds)
+        future = self._pool.schedule(_decode, arguments, timeout=seconds)
+        future.add_done_callback(partial(_hand_over, self._done, request, self._pool))
+        self._in_flight += 1
+
+    def settle_one(self) -> Iterator[tuple[Task, DecodedMedia]]:
+        """Wait for one outcome; yields the item unless more of it is to be tried."""
+        request, pool, future = self._done.get()
+        self._in_flight -= 1
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            self._revive(pool, error)
+            self.submit(request)
+            return
+        self._revivals = 0
+        if error is None:
+            media = future.result()
+        else:
+            problem = _problem(error, self._limits)
+            if request.frames is not None and request.sound is not None:
+                self.submit(_Request(request.task, request.frames, None, sound_later=request.sound))
+                return
+            media = DecodedMedia(visual_problem=problem, audio_problem=problem)
+        if request.sound_later is not None:
+            self.submit(_Request(request.task, None, request.sound_later, pictures=media))
+            return
+        yield request.task, media if request.pictures is None else _joined(request.pictures, media)
+
+    def _revive(self, broken: ProcessPool, error: BrokenProcessPool) -> None:
+        if broken is not self._pool:
+            return
+        self._revivals += 1
+        if self._revivals > REVIVALS_IN_A_ROW:
+            raise MMRecError(
+                "the decoding workers die at their start; in a script, call mmrec under `if __name__ == '__main__':`, "
+                "because every worker imports the script"
+            ) from error
+        self.close()
+        self._pool = self._new_pool()
 
 
 def _hand_over(
-    done: queue.SimpleQueue[tuple[Task, ProcessFuture[DecodedMedia]]], task: Task, future: ProcessFuture[DecodedMedia]
+    done: queue.SimpleQueue[tuple[_Request[Task], ProcessPool, ProcessFuture[DecodedMedia]]],
+    request: _Request[Task],
+    pool: ProcessPool,
+    future: ProcessFuture[DecodedMedia],
 ) -> None:
-    done.put((task, future))
+    done.put((request, pool, future))
 
 
-def _next_outcome(
-    done: queue.SimpleQueue[tuple[Task, ProcessFuture[DecodedMedia]]], limits: DecodeLimits
-) -> tuple[Task, DecodedMedia]:
-    task, future = done.get()
-    return task, _outcome(future, limits)
+def _problem(error: BaseException, limits: DecodeLimits) -> Problem:
+    if isinstance(error, TimeoutError):
+        return Problem(Reason.TIMEOUT, f"decoding took longer than {limits.timeout_seconds:g} s")
+    if isinstance(error, MemoryError):
+        return Problem(Reason.OUT_OF_MEMORY, f"decoding needs more than {limits.memory_bytes / 2**30:.1f} GiB")
+    if isinstance(error, ProcessExpired):
+        return Problem(Reason.CRASHED, f"the decoder died with exit code {error.exitcode}")
+    return Problem(Reason.CRASHED, f"{type(error).__name__}: {error}")
 
 
-def _pool(workers: int, limits: DecodeLimits) -> ProcessPool:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPool(workers, initializer=_start_worker, initargs=(os.getpid(), limits.memory_bytes), context=context)
+def _joined(pictures: DecodedMedia, sound: DecodedMedia) -> DecodedMedia:
+    return dataclasses.replace(
+        pictures,
+        windows=sound.windows,
+        window_spans=sound.window_spans,
+        audio_problem=sound.audio_problem,
+        duration_seconds=max(pictures.duration_seconds, sound.duration_seconds),
+        facts=sound.facts | pictures.facts,
+        decode_seconds=pictures.decode_seconds + sound.decode_seconds,
+    )
+
+
+# --- in the worker ----------------------------------------------------------------------------------------------------
 
 
 def _start_worker(parent: int, memory_bytes: int) -> None:
@@ -116,33 +224,8 @@ def _exit_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _decode(path: str, frames: FramePlan | None, sound: SoundPlan | None) -> DecodedMedia:
+def _decode(path: str, frames: FramePlan | None, sound: SoundPlan | None, seconds: float) -> DecodedMedia:
     start = time.perf_counter()
-    media = decode_media(path, frames, sound)
+    media = decode_media(path, frames, sound, seconds=seconds)
     media.decode_seconds = time.perf_counter() - start
     return media
-
-
-def _not_opened(item: Item) -> DecodedMedia:
-    problem = item.problem or Problem(Reason.NO_MEDIA, "the row names no media file")
-    return DecodedMedia(visual_problem=problem, audio_problem=problem)
-
-
-def _outcome(future: ProcessFuture[DecodedMedia], limits: DecodeLimits) -> DecodedMedia:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, BrokenProcessPool):
-        raise MMRecError(
-            "the decoding workers die at their start; in a script, call mmrec under `if __name__ == '__main__':`, "
-            "because every worker imports the script"
-        ) from error
-    if isinstance(error, TimeoutError):
-        problem = Problem(Reason.TIMEOUT, f"decoding took longer than {limits.timeout_seconds:g} s")
-    elif isinstance(error, MemoryError):
-        problem = Problem(Reason.OUT_OF_MEMORY, f"decoding needs more than {limits.memory_bytes / 2**30:.1f} GiB")
-    elif isinstance(error, ProcessExpired):
-        problem = Problem(Reason.CRASHED, f"the decoder died with exit code {error.exitcode}")
-    else:
-        problem = Problem(Reason.CRASHED, f"{type(error).__name__}: {error}")
-    return DecodedMedia(visual_problem=problem, audio_problem=problem)

@@ -85,8 +85,10 @@ def embed(
     catalog: str | os.PathLike[str],
     store: str | os.PathLike[str],
     *,
-    preset: str | os.PathLike[str] = "light",
+    preset: str | os.PathLike[str] = "base",
     device: str = "auto",
+    precision: str = "auto",
+    allow_pickle: bool = False,
     workers: int = 0,
     batch_size: int | None = None,
     timeout_seconds: float = 120.0,
@@ -99,8 +101,8 @@ def embed(
     """Embed every item of `catalog` into the feature store at `store`, which is made where it does not exist.
 
     Items that the store holds already, made from the same content by the same encoders, are skipped; failed ones too,
-    unless `retry_failed`. `prune` deletes the rows of items that left the catalog. `workers` 0 is one decoding process
-    per processor. `progress` is called now and then with the report so far.
+    unless `retry_failed`. `precision` is that of the encoders' weights. `prune` deletes the rows of items that left the
+    catalog. `workers` 0 is one decoding process per processor. `progress` is called now and then with the report.
 
     Raises `CatalogError`, `EncoderError` or `StoreError`; what was committed before stays in the store. A failing item
     raises nothing: its status and reasons are stored.
@@ -110,7 +112,7 @@ def embed(
     if batch_size is not None and batch_size < 1:
         raise MMRecError(f"the batch size is {batch_size}: expected 1 or more")
     manifest = read_catalog(catalog, media_root=media_root)
-    panel = load_panel(load_preset(preset), device=device)
+    panel = load_panel(load_preset(preset), device=device, precision=precision, allow_pickle=allow_pickle)
     report = EmbedReport(items=manifest.num_items, encoders=_describe(panel))
     target = FeatureStore(store, create=True)
     with target.lock():

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from string import Template
 from typing import Any, cast
 
-from encoders.base import AudioEncoder, CheckpointNotFound, Encoder, TextEncoder, VisualEncoder, load_encoder
+from encoders.base import (
+    AudioEncoder,
+    CheckpointNotFound,
+    Encoder,
+    VisualEncoder,
+    encoder_factory,
+    load_encoder,
+)
 from encoders.base import EncoderError as LoadError
+from encoders.checkpoints import fetch as fetch_checkpoint
 from encoders.text import clean_text
 from mmrec.catalog import Item
 from mmrec.errors import EncoderError
 from mmrec.features import Modality
-from mmrec.presets import TEXT_FALLBACK, EncoderSpec, Preset
+from mmrec.presets import LIGHT_TEXT_FALLBACK, EncoderSpec, Preset
 from mmrec.sampling import FramePlan, SoundPlan
 from mmrec.store import EncoderRecord
 
@@ -61,14 +71,16 @@ class EncoderPanel:
         ]
 
 
-def load_panel(preset: Preset, *, device: str = "auto", precision: str = "auto") -> EncoderPanel:
+def load_panel(
+    preset: Preset, *, device: str = "auto", precision: str = "auto", allow_pickle: bool = False
+) -> EncoderPanel:
     """Load the encoders of a preset. Raises `EncoderError` where one cannot be had, before anything is decoded."""
     encoders: dict[Modality, Encoder] = {}
     specs: dict[Modality, EncoderSpec] = {}
     wanted: dict[Modality, EncoderSpec | None] = {"visual": preset.visual, "audio": preset.audio, "text": preset.text}
     for modality, spec in wanted.items():
         if spec is not None:
-            specs[modality], encoders[modality] = _load(spec, device, precision)
+            specs[modality], encoders[modality] = _load(spec, device, precision, allow_pickle)
             if encoders[modality].modality != modality:
                 raise EncoderError(
                     f"preset {preset.name!r}: {spec.kind!r} embeds {encoders[modality].modality}, not {modality}"
@@ -84,12 +96,31 @@ def load_panel(preset: Preset, *, device: str = "auto", precision: str = "auto")
     return EncoderPanel(preset, encoders, specs, frames, sound, fingerprints)
 
 
-def _load(spec: EncoderSpec, device: str, precision: str) -> tuple[EncoderSpec, Encoder]:
+def fetch(preset: Preset, *, allow_pickle: bool = False) -> dict[Modality, Path | None]:
+    """Download what the encoders of a preset need and the cache has not; None for one that needs nothing.
+
+    Raises `EncoderError` where something cannot be had.
+    """
+    specs: dict[Modality, EncoderSpec | None] = {"visual": preset.visual, "audio": preset.audio, "text": preset.text}
     try:
-        return spec, load_encoder(spec.kind, device=device, precision=precision, **spec.options)
+        return {
+            modality: fetch_checkpoint(spec.kind, **{**spec.options, "allow_pickle": allow_pickle})
+            for modality, spec in specs.items()
+            if spec is not None
+        }
+    except LoadError as error:
+        raise EncoderError(str(error)) from error
+
+
+def _load(spec: EncoderSpec, device: str, precision: str, allow_pickle: bool) -> tuple[EncoderSpec, Encoder]:
+    options = dict(spec.options)
+    try:
+        if allow_pickle and "allow_pickle" in inspect.signature(encoder_factory(spec.kind)).parameters:
+            options["allow_pickle"] = True
+        return spec, load_encoder(spec.kind, device=device, precision=precision, **options)
     except CheckpointNotFound as error:
         if str(spec.options.get("checkpoint", "")).startswith("package:"):
-            return TEXT_FALLBACK, load_encoder(TEXT_FALLBACK.kind, device=device, precision=precision)
+            return LIGHT_TEXT_FALLBACK, load_encoder(LIGHT_TEXT_FALLBACK.kind, device=device, precision=precision)
         raise EncoderError(str(error)) from error
     except LoadError as error:
         raise EncoderError(str(error)) from error
@@ -114,6 +145,3 @@ def _sound_plan(preset: Preset, encoder: AudioEncoder) -> SoundPlan:
 def _fingerprint(encoder: Encoder, inputs: Any) -> str:
     parts = json.dumps([encoder.fingerprint, DECODER_REVISION, inputs], sort_keys=True)
     return hashlib.blake2b(parts.encode(), digest_size=12).hexdigest()
-
-
-__all__ = ["EncoderPanel", "TextEncoder", "load_panel"]

@@ -18,10 +18,12 @@ TEXT_FIELDS = ("title", "description", "tags", "language")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
-    """Which encoder to load: its kind and the options that kind takes."""
+    """Which encoder to load: its kind and the options that kind takes; what its weights weigh, and their licence."""
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    megabytes: int = 0
+    licence: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, **self.options}
@@ -55,7 +57,77 @@ class Preset:
             )
 
 
+_MINILM = EncoderSpec(
+    kind="sentence-transformer",
+    options={
+        "checkpoint": "sentence-transformers/all-MiniLM-L6-v2",
+        "revision": "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+    },
+    megabytes=91,
+    licence="Apache-2.0",
+)
 PRESETS = {
+    "base": Preset(
+        name="base",
+        summary="CLIP ViT-B/32, wav2vec2-base and MiniLM",
+        visual=EncoderSpec(
+            kind="open-clip",
+            options={
+                "checkpoint": "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+                "revision": "1a25a446712ba5ee05982a381eed697ef9b435cf",
+            },
+            megabytes=605,
+            licence="MIT",
+        ),
+        audio=EncoderSpec(
+            kind="wav2vec2",
+            options={
+                "checkpoint": "facebook/wav2vec2-base-960h",
+                "revision": "22aad52d435eb6dbaf354bdad9b0da84ce7d6156",
+                "layers": "mean",
+            },
+            megabytes=378,
+            licence="Apache-2.0",
+        ),
+        text=_MINILM,
+        frames=FrameSampling(mode="uniform", count=8),
+        sound=SoundSampling(mode="windows", window_seconds=5.0, count=8),
+    ),
+    "large": Preset(
+        name="large",
+        summary="CLIP ViT-L/14, CLAP and a multilingual E5",
+        visual=EncoderSpec(
+            kind="open-clip",
+            options={
+                "checkpoint": "hf-hub:laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
+                "revision": "1627032197142fbe2a7cfec626f4ced3ae60d07a",
+            },
+            megabytes=1711,
+            licence="MIT",
+        ),
+        audio=EncoderSpec(
+            kind="clap",
+            options={
+                "checkpoint": "laion/clap-htsat-unfused",
+                "revision": "79b58ed25fc00386262a2bea4b19fd21dc4310a0",
+            },
+            megabytes=615,
+            licence="Apache-2.0",
+        ),
+        text=EncoderSpec(
+            kind="sentence-transformer",
+            options={
+                "checkpoint": "intfloat/multilingual-e5-base",
+                "revision": "d128750597153bb5987e10b1c3493a34e5a4502a",
+                "document_prompt": "passage: ",
+                "query_prompt": "query: ",
+            },
+            megabytes=1112,
+            licence="MIT",
+        ),
+        frames=FrameSampling(mode="uniform", count=16),
+        sound=SoundSampling(mode="windows", window_seconds=10.0, count=8),
+    ),
     "light": Preset(
         name="light",
         summary="no download: colour, edge and motion descriptors, log-mel and rhythm statistics, MiniLM",
@@ -66,7 +138,7 @@ PRESETS = {
         sound=SoundSampling(mode="windows", window_seconds=5.0, count=8),
     ),
 }
-TEXT_FALLBACK = EncoderSpec(kind="hashed-ngrams")
+LIGHT_TEXT_FALLBACK = EncoderSpec(kind="hashed-ngrams")
 
 
 def load_preset(name: str | os.PathLike[str]) -> Preset:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from encoders.base import KINDS, EncoderError, TextQueries, fingerprint, load_encoder
+from encoders.batches import InParts
 from encoders.devices import resolve_device, resolve_precision
 
 LIGHT = ["descriptors", "log-mel", "hashed-ngrams"]
@@ -28,8 +29,13 @@ def test_unknown_kind_lists_the_known():
 
 
 def test_unknown_option_lists_the_known():
-    with pytest.raises(EncoderError, match=r"'hashed-ngrams' has no option 'width'; it takes: no options"):
+    with pytest.raises(EncoderError, match=r"'hashed-ngrams' has no option width; it takes: none"):
         load_encoder("hashed-ngrams", width=3)
+
+
+def test_needed_option_is_named():
+    with pytest.raises(EncoderError, match=r"'wav2vec2' needs the option checkpoint"):
+        load_encoder("wav2vec2")
 
 
 @pytest.mark.parametrize("option", [{"device": "gpu"}, {"device": "cuda:99"}, {"precision": "half"}])
@@ -82,6 +88,35 @@ class TestLightEncoders:
         code = f"from encoders.base import load_encoder; print(load_encoder({kind!r}).fingerprint)"
         other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         assert other.stdout.strip() == load_encoder(kind, device="cpu", precision="float32").fingerprint
+
+
+class TestInParts:
+    def test_out_of_memory_halves_the_parts_and_says_so_once(self, caplog):
+        sizes = []
+
+        def embed(batch):
+            sizes.append(len(batch))
+            if len(batch) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return batch * 2
+
+        in_parts = InParts(embed, device=torch.device("cpu"))
+        batch = torch.arange(10.0)[:, None]
+        assert torch.equal(in_parts(batch), batch * 2)
+        assert sizes == [10, 5, 2, 2, 2, 2, 2]
+        assert torch.equal(in_parts(batch), batch * 2)
+        assert sizes[7:] == [2, 2, 2, 2, 2]
+        assert [record.getMessage() for record in caplog.records] == [
+            "the device ran out of memory with 10 inputs at a time; going on with 5",
+            "the device ran out of memory with 5 inputs at a time; going on with 2",
+        ]
+
+    def test_one_input_that_does_not_fit_is_an_error(self):
+        def embed(batch):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        with pytest.raises(torch.OutOfMemoryError):
+            InParts(embed, device=torch.device("cpu"))(torch.zeros(4, 1))
 
 
 def test_who_answers_queries_in_words():

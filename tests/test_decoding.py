@@ -42,7 +42,7 @@ def decode(tasks: Any, **limits: Any) -> dict[str, DecodedMedia]:
     return {finished.item.item_id: media for finished, media in done}
 
 
-def misbehave(path: str, frames: FramePlan | None, sound: SoundPlan | None) -> DecodedMedia:
+def misbehave(path: str, frames: FramePlan | None, sound: SoundPlan | None, seconds: float) -> DecodedMedia:
     """Stands in for the decoder in a worker: does to the process what the file's name says."""
     match Path(path).stem:
         case "hang":

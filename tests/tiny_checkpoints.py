@@ -1,13 +1,18 @@
-"""Writes small checkpoints with random weights in the real formats: open_clip, transformers, sentence-transformers."""
+"""Writes small checkpoints with random weights in the real formats of the libraries that own them."""
 
 import json
 from pathlib import Path
 
 import torch
 
+WORDS = (
+    "a an the dog cat bird piano song runs sleeps sings in on by and of park sea house quiet loud music "
+    "狗 猫 鸟 歌 公 园"
+).split()
 
-def write_open_clip(folder: Path, *, seed: int = 0, **sizes) -> Path:
-    """An open_clip model: `open_clip_config.json` and `open_clip_model.safetensors`."""
+
+def write_open_clip(folder: Path, *, seed: int = 0, **preprocessing) -> Path:
+    """An open_clip folder; keywords replace parts of its preprocessing."""
     import open_clip
     from safetensors.torch import save_file
 
@@ -16,22 +21,128 @@ def write_open_clip(folder: Path, *, seed: int = 0, **sizes) -> Path:
         "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
     }
-    preprocessing = {
+    preprocess_config = {
         "mean": [0.48, 0.46, 0.41],
         "std": [0.27, 0.26, 0.28],
         "interpolation": "bicubic",
         "resize_mode": "shortest",
     }
-    for name, value in sizes.items():
-        (preprocessing if name in preprocessing else model_config)[name] = value
     torch.manual_seed(seed)
     model = open_clip.CLIP(**model_config)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": model_config, "preprocess_cfg": preprocessing})
+    config = {"model_cfg": model_config, "preprocess_cfg": preprocess_config | preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(_contiguous(model), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def write_wav2vec2(folder: Path, family: str = "wav2vec2", *, do_normalize: bool = True, seed: int = 0) -> Path:
+    """A folder of "wav2vec2", "hubert", "wavlm" or "data2vec-audio", with the extractor of features."""
+    from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
+
+    config = AutoConfig.for_model(
+        family,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(16, 16, 16),
+        conv_kernel=(10, 3, 3),
+        conv_stride=(5, 4, 4),
+        num_feat_extract_layers=3,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
     )
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-        folder / "open_clip_model.safetensors",
+    torch.manual_seed(seed)
+    AutoModel.from_config(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=do_normalize).save_pretrained(folder)
+    return folder
+
+
+def write_clap(folder: Path, *, fused: bool = False, seed: int = 0) -> Path:
+    """A CLAP folder with its extractor of features and its tokenizer."""
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel
+
+    config = ClapConfig(
+        text_config={
+            "vocab_size": len(WORDS) + 5,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 64,
+            "pad_token_id": 0,
+        },
+        audio_config={
+            "spec_size": 64,
+            "patch_embeds_hidden_size": 16,
+            "depths": [1, 1],
+            "num_attention_heads": [2, 2],
+            "hidden_size": 32,
+            "window_size": 4,
+            "num_mel_bins": 16,
+            "enable_fusion": fused,
+        },
+        projection_dim=24,
+    )
+    torch.manual_seed(seed)
+    ClapModel(config).save_pretrained(folder)
+    ClapFeatureExtractor(
+        feature_size=16, max_length_s=2, truncation="fusion" if fused else "rand_trunc"
+    ).save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_bert(folder: Path, *, seed: int = 0) -> Path:
+    """A bare BERT with its tokenizer."""
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=len(WORDS) + 5,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=40,
+    )
+    torch.manual_seed(seed)
+    BertModel(config).save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_sentence_transformer(folder: Path, *, pooling: str = "mean", prompts: dict[str, str] | None = None) -> Path:
+    """A sentence-transformers folder: transformer, pooling, a dense layer, unit norm, and prompts."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    transformer = Transformer(str(write_bert(folder / "bert")), max_seq_length=24)
+    torch.manual_seed(1)
+    modules = [transformer, Pooling(32, pooling_mode=pooling), Dense(32, 20), Normalize()]
+    SentenceTransformer(modules=modules, prompts=prompts, device="cpu").save_pretrained(
+        str(folder / "model"), create_model_card=False
+    )
+    return folder / "model"
+
+
+def write_adapter(folder: Path, model: torch.nn.Module, target_modules: list[str], *, seed: int = 0) -> Path:
+    """A LoRA adapter, with weights that matter, for the named layers of a model."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    get_peft_model(model, LoraConfig(r=2, target_modules=target_modules, init_lora_weights=False)).save_pretrained(
+        folder
     )
     return folder
+
+
+def _tokenizer():
+    from transformers import BertTokenizer
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    return BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)}, model_max_length=40)
+
+
+def _contiguous(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

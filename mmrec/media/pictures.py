@@ -1,0 +1,254 @@
+"""Pictures: the wanted frames of a video stream, upright and in the shape that an encoder takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from mmrec.errors import Problem, Reason
+from mmrec.media.container import INDEXED_FORMATS, StreamReader, Unreadable, is_still, required
+from mmrec.sampling import FramePlan, evenly_chosen
+
+MAX_PIXELS = 2**27
+SEEK_MIN_FRAMES = 12
+SEEK_MIN_SECONDS = 5.0
+FRAMES_BEFORE_KEYFRAME = 64
+
+
+class Pictures(NamedTuple):
+    """`frames_TFHWC` uint8 RGB, (start, end) seconds of each token, and the degrees by which the file was turned."""
+
+    frames_TFHWC: NDArray[np.uint8]
+    spans: list[tuple[float, float]]
+    rotation: int
+
+
+def read_pictures(
+    container: InputContainer, stream: VideoStream | None, plan: FramePlan, deadline: float
+) -> tuple[Pictures, Problem | None]:
+    """The frames that the plan asks for, and what was wrong with the stream, if anything.
+
+    Raises `Unreadable` where there is no picture at all, and whatever av raises.
+    """
+    stream = required(stream, "video", container)
+    context = stream.codec_context
+    if context.width * context.height > MAX_PIXELS:
+        raise Unreadable(
+            Reason.TOO_LARGE, f"{context.width} x {context.height} pixels; at most {MAX_PIXELS} are decoded"
+        )
+    reader = StreamReader(container, stream, deadline)
+    scaler = _Scaler(plan, stream)
+    if is_still(container, stream):
+        tokens = _still(reader, scaler, plan)
+    elif plan.sampling.mode == "keyframes":
+        tokens = _keyframes(reader, scaler, plan)
+    else:
+        tokens = _frames_at_times(reader, scaler, plan)
+    if not tokens:
+        raise reader.nothing("the stream holds no frame")
+    frames_TFHWC = np.stack([frames for _, frames in tokens])
+    return Pictures(frames_TFHWC, [span for span, _ in tokens], scaler.rotation), reader.problem
+
+
+_Token = tuple[tuple[float, float], NDArray[np.uint8]]
+
+
+def _still(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> list[_Token]:
+    for frame in reader.frames():
+        return [((0.0, 0.0), np.stack([scaler(frame)] * len(plan.offsets)))]
+    return []
+
+
+def _keyframes(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> list[_Token]:
+    reader.stream.codec_context.skip_frame = "NONKEY"
+    timestamps = evenly_chosen(_indexed_keyframes(reader), plan.sampling.count)
+    if timestamps:
+        found = _keyframes_by_index(reader, scaler, timestamps)
+    else:
+        found = _keyframes_in_one_pass(reader, scaler, plan.sampling.count)
+    return [((seconds, seconds), np.stack([image] * len(plan.offsets))) for seconds, image in found]
+
+
+def _indexed_keyframes(reader: StreamReader) -> list[int]:
+    """Time stamps of the keyframes, ascending; none where the container has no index of the whole stream.
+
+    Matroska reads its index at the first seek.
+    """
+    if reader.container.format.name not in INDEXED_FORMATS:
+        return []
+    reader.seek(reader.ticks(reader.duration_seconds()))
+    reader.rewind()
+    return [entry.timestamp for entry in reader.stream.index_entries if entry.is_keyframe] if reader.has_index else []
+
+
+def _keyframes_by_index(
+    reader: StreamReader, scaler: _Scaler, timestamps: list[int]
+) -> list[tuple[float, NDArray[np.uint8]]]:
+    found: dict[int, NDArray[np.uint8]] = {}
+    for timestamp in timestamps:
+        reader.seek(timestamp)
+        frame = next((f for f in reader.frames() if f.pts not in found), None)
+        if frame is not None:
+            found[frame.pts] = scaler(frame)
+    return [(reader.seconds(pts), image) for pts, image in sorted(found.items())]
+
+
+def _keyframes_in_one_pass(reader: StreamReader, scaler: _Scaler, count: int) -> list[tuple[float, NDArray[np.uint8]]]:
+    """Keep every n-th keyframe, doubling n whenever twice the count is held: bounded memory without an index."""
+    kept: list[tuple[float, NDArray[np.uint8]]] = []
+    step = 1
+    for number, frame in enumerate(reader.frames()):
+        if number % step == 0:
+            kept.append((reader.seconds(frame.pts), scaler(frame)))
+        if len(kept) == 2 * count:
+            kept, step = kept[::2], 2 * step
+    return evenly_chosen(kept, count)
+
+
+def _frames_at_times(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> list[_Token]:
+    claimed = reader.duration_seconds()
+    tokens = _tokens_at(reader, scaler, plan, claimed)
+    true_duration = reader.end_seconds
+    if reader.reached_end and true_duration < 0.9 * claimed - 1.0:
+        reader.errors.append(f"the picture ends at {true_duration:.1f} s; the header claims {claimed:.1f} s")
+        reader.rewind()
+        tokens = _tokens_at(reader, scaler, plan, true_duration)
+    return tokens
+
+
+def _tokens_at(reader: StreamReader, scaler: _Scaler, plan: FramePlan, duration: float) -> list[_Token]:
+    start = reader.seconds(reader.stream.start_time or 0) if reader.stream.start_time is not None else 0.0
+    times = plan.sampling.times(duration)
+    wanted = sorted({reader.ticks(start + time + offset) for time in times for offset in plan.offsets})
+    shown = dict(zip(wanted, _shown_at(reader, scaler, wanted), strict=False))
+    tokens: dict[int, _Token] = {}
+    for time in times:
+        parts = [shown.get(reader.ticks(start + time + offset)) for offset in plan.offsets]
+        if parts[0] is None:
+            continue
+        frames = [part if part is not None else parts[0] for part in parts]
+        first, last = frames[0][0], max(pts for pts, _ in frames)
+        tokens.setdefault(
+            first, ((reader.seconds(first), reader.seconds(last)), np.stack([image for _, image in frames]))
+        )
+    return list(tokens.values())
+
+
+def _shown_at(reader: StreamReader, scaler: _Scaler, wanted: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """For each wanted tick, ascending, the frame on screen then: the last that starts at or before it.
+
+    Decodes forward and seeks where that skips enough frames. After a seek, frames ahead of the first keyframe are
+    dropped: they need pictures from before the seek.
+    """
+    frames = reader.frames()
+    shown: Any = None
+    ahead: Any = next(frames, None)
+    image: tuple[int, NDArray[np.uint8]] | None = None
+    for tick in wanted:
+        landed = _seek_ahead(reader, ahead or shown, tick)
+        if landed is not None:
+            frames, shown = landed
+            ahead = next(frames, None)
+        while ahead is not None and ahead.pts <= tick:
+            shown, ahead = ahead, next(frames, None)
+        current = shown or ahead
+        if current is None:
+            return
+        if image is None or image[0] != current.pts:
+            image = (current.pts, scaler(current))
+        yield image
+
+
+def _seek_ahead(reader: StreamReader, position: Any, tick: int) -> tuple[Iterator[Any], Any] | None:
+    """Jump to the keyframe before `tick` where that pays; None where decoding on is as good.
+
+    Returns the frames that follow and the first of them, which is at or before `tick`.
+    """
+    if position is None:
+        return None
+    target = _seek_target(reader, position.pts, tick)
+    while target is not None and target > position.pts:
+        try:
+            reader.seek(target)
+        except av.error.FFmpegError:
+            return None
+        frames = reader.frames()
+        first = next((f for _, f in zip(range(FRAMES_BEFORE_KEYFRAME), frames, strict=False) if f.key_frame), None)
+        if first is not None and first.pts <= tick:
+            return frames, first
+        target -= reader.ticks(SEEK_MIN_SECONDS) - reader.ticks(0.0)
+    if target is None:
+        return None
+    reader.seek(position.pts)
+    frames = reader.frames()
+    first = next(frames, None)
+    return None if first is None else (frames, first)
+
+
+def _seek_target(reader: StreamReader, position: int, tick: int) -> int | None:
+    stream = reader.stream
+    second = reader.ticks(1.0) - reader.ticks(0.0)
+    if reader.has_index:
+        entry = stream.index_entries.search_timestamp(tick, backward=True)
+        if entry < 0:
+            return None
+        target = stream.index_entries[entry].timestamp
+        rate = float(stream.average_rate or 25)
+        return target if target - position > SEEK_MIN_FRAMES / rate * second else None
+    return tick - second if tick - position > SEEK_MIN_SECONDS * second else None
+
+
+class _Scaler:
+    """A decoded frame -> uint8 RGB (H, W, 3) of the plan's shape, upright, pixels square. Scaled by swscale."""
+
+    def __init__(self, plan: FramePlan, stream: VideoStream) -> None:
+        self.plan = plan
+        self.rotation = 0
+        self._reformatter = VideoReformatter()
+        still = is_still(stream.container, stream)
+        self._pixel_aspect = 1.0 if still else float(stream.sample_aspect_ratio or 1.0)
+
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        if frame.width * frame.height > MAX_PIXELS:
+            raise Unreadable(
+                Reason.TOO_LARGE, f"{frame.width} x {frame.height} pixels; at most {MAX_PIXELS} are decoded"
+            )
+        plan = self.plan
+        quarter_turns = round((frame.rotation or 0) / 90) % 4
+        self.rotation = 90 * quarter_turns
+        height, width = (plan.width, plan.height) if quarter_turns % 2 else (plan.height, plan.width)
+        scaled_height, scaled_width = self._scaled_size(frame, height, width)
+        rgb = self._reformatter.reformat(
+            frame, width=scaled_width, height=scaled_height, format="rgb24", interpolation=plan.interpolation.upper()
+        )
+        image = _place(np.asarray(rgb.to_ndarray(), dtype=np.uint8), height, width)
+        return np.ascontiguousarray(np.rot90(image, quarter_turns))
+
+    def _scaled_size(self, frame: VideoFrame, height: int, width: int) -> tuple[int, int]:
+        if self.plan.fit == "squash":
+            return height, width
+        shown_width = max(1.0, frame.width * self._pixel_aspect)
+        ratios = height / frame.height, width / shown_width
+        ratio = max(ratios) if self.plan.fit == "crop" else min(ratios)
+        bound = max if self.plan.fit == "crop" else min
+        size = [max(1, int(ratio * frame.height + 1e-6)), max(1, int(ratio * shown_width + 1e-6))]
+        return bound(size[0], height), bound(size[1], width)
+
+
+def _place(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Cut the middle out of a larger image; centre a smaller one on black."""
+    top, left = (image.shape[0] - height) / 2, (image.shape[1] - width) / 2
+    if top >= 0 and left >= 0:
+        return image[round(top) : round(top) + height, round(left) : round(left) + width]
+    canvas = np.zeros((height, width, 3), np.uint8)
+    y, x = round(-top), round(-left)
+    canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
+    return canvas
