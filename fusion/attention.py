@@ -24,6 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+# Small, so that training grows useful features instead of carrying random ones along; large gains ruin ranking.
+INITIAL_GAIN = 0.1
+
+
 class FusionError(ValueError):
     """Tokens, masks or options that cannot be fused; the message says what was expected and what came."""
 
@@ -32,7 +36,7 @@ class FusionError(ValueError):
 class Fused:
     """What a fusion makes of a batch of items.
 
-    `vectors_BD` are the item vectors, with unit norm.
+    `vectors_BD` are the item vectors, with unit norm; `pooled_BD` are the same before their length was set to one.
     `modality_vectors` holds a unit vector `(B, D)` of each modality before it has met the others; zero where the item
     lacks the modality.
     `token_weights` holds each token's share `(B, T)` in the item vector; an item's shares sum to one over all of them.
@@ -42,6 +46,7 @@ class Fused:
     """
 
     vectors_BD: Tensor
+    pooled_BD: Tensor
     modality_vectors: dict[str, Tensor]
     token_weights: dict[str, Tensor]
     spans: dict[str, slice]
@@ -66,7 +71,7 @@ class TokenProjection(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(input_dropout)
         self.linear = nn.Linear(width, dim)
-        nn.init.normal_(self.linear.weight, std=1 / math.sqrt(width))
+        nn.init.normal_(self.linear.weight, std=INITIAL_GAIN / math.sqrt(width))
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("mean_W", torch.zeros(width))
         self.register_buffer("scale_W", torch.ones(width))
@@ -292,7 +297,14 @@ class CrossModalFusion(GatedFusion):
             return fused
         weights_BTT = self.attention.weights(tokens_BTD, allowed_BTT)
         there_BT = torch.cat(list(masks.values()), dim=1)
-        return Fused(fused.vectors_BD, own, fused.token_weights, fused.spans, weights_BTT * there_BT.unsqueeze(-1))
+        return Fused(
+            fused.vectors_BD,
+            fused.pooled_BD,
+            own,
+            fused.token_weights,
+            fused.spans,
+            weights_BTT * there_BT.unsqueeze(-1),
+        )
 
 
 class ConcatFusion(Fusion):
@@ -311,9 +323,9 @@ class ConcatFusion(Fusion):
                 there_B1 = masks[modality].any(1, keepdim=True)
                 absent_BD = torch.where(there_B1, _masked_mean(parts[modality], masks[modality]), absent_BD)
             columns.append(absent_BD)
-        vectors_BD = F.normalize(self.output(torch.cat(columns, dim=1)), dim=-1)
+        pooled_BD = self.output(torch.cat(columns, dim=1))
         mean = MeanFusion._fuse(self, parts, masks, own, details)  # type: ignore[arg-type]
-        return Fused(vectors_BD, own, mean.token_weights, mean.spans)
+        return Fused(F.normalize(pooled_BD, dim=-1), pooled_BD, own, mean.token_weights, mean.spans)
 
 
 FUSIONS: dict[str, type[Fusion]] = {
@@ -357,10 +369,10 @@ def _pool(
     shares_BM = torch.cat([shares[m].expand(len(there_BM), 1) for m in parts], dim=1)
     modality_weights_BM = _masked_softmax(shares_BM, there_BM)
     weights = {m: _masked_softmax(gates[m], masks[m]) * modality_weights_BM[:, [k]] for k, m in enumerate(parts)}
-    vectors_BD = torch.stack([(weights[m].unsqueeze(1) @ parts[m]).squeeze(1) for m in parts]).sum(0)
+    pooled_BD = torch.stack([(weights[m].unsqueeze(1) @ parts[m]).squeeze(1) for m in parts]).sum(0)
     ends = torch.tensor([part_BTD.shape[1] for part_BTD in parts.values()]).cumsum(0).tolist()
     spans = {m: slice(end - parts[m].shape[1], end) for m, end in zip(parts, ends, strict=True)}
-    return Fused(F.normalize(vectors_BD, dim=-1), own, weights, spans)
+    return Fused(F.normalize(pooled_BD, dim=-1), pooled_BD, own, weights, spans)
 
 
 def _check_options(widths: Mapping[str, int], dim: int, num_heads: int, dropouts: Mapping[str, float]) -> None:

@@ -51,34 +51,32 @@ def full_softmax(
     *,
     bias_I: Tensor | None = None,
     hidden: tuple[Tensor, Tensor] | None = None,
-    never_I: Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Softmax cross-entropy over the whole catalog; memory grows with `B * I`.
+    """Softmax cross-entropy over all items given; memory grows with `B * I`.
 
     Args:
+        items_ID: the candidates. Leave out items that nobody has been offered yet: they are no evidence of dislike.
+        targets_B: the rows of the items taken.
         bias_I: added to every score of an item.
         hidden: (rows, items), index tensors of equal length: pairs that are no candidates, as what a user took already.
-        never_I: bool, items that are no candidates for anyone, as items that nobody has been offered yet.
 
     Raises:
         ValueError: where a target is itself hidden.
     """
-    scores_BI = users_BD @ items_ID.T if bias_I is None else torch.addmm(bias_I, users_BD, items_ID.T)
-    scores_BI = scores_BI.float()
-    out_BI = torch.zeros_like(scores_BI, dtype=torch.bool)
+    scores_BI = (users_BD @ items_ID.T).float()
+    if bias_I is not None:
+        scores_BI = scores_BI + bias_I
     if hidden is not None:
-        out_BI[hidden] = True
-    if never_I is not None:
-        out_BI |= never_I
-    if out_BI.gather(1, targets_B.unsqueeze(1)).any():
-        raise ValueError("a target is among the items hidden from the softmax")
-    log_odds_BI = scores_BI.masked_fill(out_BI, -torch.inf).log_softmax(1)
+        if (targets_B[hidden[0]] == hidden[1]).any():
+            raise ValueError("a target is among the items hidden from the softmax")
+        scores_BI = scores_BI.index_put(hidden, torch.tensor(-torch.inf, device=scores_BI.device))
+    log_odds_BI = scores_BI.log_softmax(1)
     target_loss = -log_odds_BI.gather(1, targets_B.unsqueeze(1)).mean()
     if not label_smoothing:
         return target_loss
-    candidates_B = (~out_BI).sum(1)
-    even_loss = -(log_odds_BI.masked_fill(out_BI, 0.0).sum(1) / candidates_B).mean()
+    out_BI = log_odds_BI.isneginf()
+    even_loss = -(log_odds_BI.masked_fill(out_BI, 0.0).sum(1) / (~out_BI).sum(1)).mean()
     return (1 - label_smoothing) * target_loss + label_smoothing * even_loss
 
 
