@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 # Small, so that training grows useful features instead of carrying random ones along; large gains ruin ranking.
 INITIAL_GAIN = 0.1
 
