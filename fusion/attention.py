@@ -107,36 +107,37 @@ class TimeEmbedding(nn.Module):
 
 
 class CrossModalAttention(nn.Module):
-    """A pre-norm residual block in which a token attends to itself and to the tokens of the *other* modalities.
+    """A residual block in which a token attends to itself and to the tokens of the *other* modalities.
 
-    Its output projection starts at zero, so that an untrained block changes nothing.
+    What it adds are the attended tokens as they are, times a learned gain per feature that starts at zero: an untrained
+    block changes nothing, and a trained one weighs evidence rather than making new features, which few interactions
+    could not support.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(dim)
-        self.query_key_value = nn.Linear(dim, 3 * dim)
-        self.output = nn.Linear(dim, dim)
+        self.query_key = nn.Linear(dim, 2 * dim)
+        self.gain_D = nn.Parameter(torch.zeros(dim))
         self.dropout = dropout
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
 
-    def _heads(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = self.query_key_value(self.norm(tokens_BTD)).chunk(3, dim=-1)
-        query, key, value = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (query, key, value))
-        return query, key, value
+    def _heads(self, tokens_BTE: Tensor) -> Tensor:
+        batch, length, width = tokens_BTE.shape
+        return tokens_BTE.reshape(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)
 
     def forward(self, tokens_BTD: Tensor, allowed_BTT: Tensor) -> Tensor:
-        query, key, value = self._heads(tokens_BTD)
+        query, key = (self._heads(x) for x in self.query_key(self.norm(tokens_BTD)).chunk(2, dim=-1))
         dropout = self.dropout if self.training else 0.0
-        mixed_BHTD = F.scaled_dot_product_attention(query, key, value, allowed_BTT.unsqueeze(1), dropout)
-        mixed: Tensor = tokens_BTD + self.output(mixed_BHTD.transpose(1, 2).flatten(2))
+        mixed_BHTD = F.scaled_dot_product_attention(
+            query, key, self._heads(tokens_BTD), allowed_BTT.unsqueeze(1), dropout
+        )
+        mixed: Tensor = tokens_BTD + self.gain_D * mixed_BHTD.transpose(1, 2).flatten(2)
         return mixed
 
     def weights(self, tokens_BTD: Tensor, allowed_BTT: Tensor) -> Tensor:
         """The attention weights `(B, T, T)`, mean over heads."""
-        query, key, _ = self._heads(tokens_BTD)
+        query, key = (self._heads(x) for x in self.query_key(self.norm(tokens_BTD)).chunk(2, dim=-1))
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         return scores.masked_fill(~allowed_BTT.unsqueeze(1), -torch.inf).softmax(-1).mean(1)
 
@@ -259,7 +260,7 @@ class MeanFusion(Fusion):
     def _fuse(self, parts: dict[str, Tensor], masks: dict[str, Tensor], own: dict[str, Tensor], details: bool) -> Fused:
         gates = {m: torch.zeros_like(part_BTD[..., 0]) for m, part_BTD in parts.items()}
         shares = dict.fromkeys(parts, torch.zeros((), device=next(iter(parts.values())).device))
-        return _pool(parts, masks, own, gates, shares)
+        return _pool(parts, masks, own, gates, shares, len(self.widths))
 
 
 class GatedFusion(Fusion):
@@ -275,7 +276,7 @@ class GatedFusion(Fusion):
     def _fuse(self, parts: dict[str, Tensor], masks: dict[str, Tensor], own: dict[str, Tensor], details: bool) -> Fused:
         gates = {m: self.token_gate(part_BTD).squeeze(-1) for m, part_BTD in parts.items()}
         shares = {m: self.modality_gate(_masked_mean(parts[m], masks[m])) for m in parts}
-        return _pool(parts, masks, own, gates, shares)
+        return _pool(parts, masks, own, gates, shares, len(self.widths))
 
 
 class CrossModalFusion(GatedFusion):
@@ -362,13 +363,17 @@ def _pool(
     own: dict[str, Tensor],
     gates: dict[str, Tensor],
     shares: dict[str, Tensor],
+    num_modalities: int,
 ) -> Fused:
-    """Weighs tokens by `gates` (B, T) within their modality and modalities by `shares` (B, 1), and sums them up."""
+    """Weighs tokens by `gates` (B, T) within their modality and modalities by `shares` (B, 1), and sums them up.
+
+    The weights of an item sum to `num_modalities`, also where it lacks some, so that the sum is as long as any other.
+    """
     there_BM = torch.stack([mask_BT.any(1) for mask_BT in masks.values()], dim=1)
     shares_BM = torch.cat([shares[m].expand(len(there_BM), 1) for m in parts], dim=1)
     modality_weights_BM = _masked_softmax(shares_BM, there_BM)
     weights = {m: _masked_softmax(gates[m], masks[m]) * modality_weights_BM[:, [k]] for k, m in enumerate(parts)}
-    pooled_BD = torch.stack([(weights[m].unsqueeze(1) @ parts[m]).squeeze(1) for m in parts]).sum(0)
+    pooled_BD = num_modalities * torch.stack([(weights[m].unsqueeze(1) @ parts[m]).squeeze(1) for m in parts]).sum(0)
     ends = torch.tensor([part_BTD.shape[1] for part_BTD in parts.values()]).cumsum(0).tolist()
     spans = {m: slice(end - parts[m].shape[1], end) for m, end in zip(parts, ends, strict=True)}
     return Fused(F.normalize(pooled_BD, dim=-1), pooled_BD, own, weights, spans)

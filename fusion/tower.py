@@ -62,16 +62,13 @@ class TokenTable:
             *({m: x.to(device) for m, x in part.items()} for part in (self.tokens, self.masks, self.times))
         )
 
-    def features(self, fusion: Fusion) -> dict[str, Tensor]:
-        """Each item's mean token by modality, standardised, of unit norm `(I, width)`; zero where it has none."""
-        features = {}
+    def means(self) -> dict[str, Tensor]:
+        """Each item's mean token by modality `(I, width)`; NaN where it has none."""
+        means = {}
         for modality, tokens_ITW in self.tokens.items():
             mask_IT1 = self.masks[modality].unsqueeze(-1)
-            mean_IW = tokens_ITW.masked_fill(~mask_IT1, 0.0).sum(1) / mask_IT1.sum(1).clamp(min=1)
-            projection = fusion.projections[modality]
-            standard_IW = (mean_IW - projection.mean_W) * projection.scale_W * mask_IT1.any(1)  # type: ignore[operator]
-            features[modality] = F.normalize(standard_IW, dim=1)
-        return features
+            means[modality] = tokens_ITW.masked_fill(~mask_IT1, 0.0).sum(1) / mask_IT1.sum(1)
+        return means
 
 
 @dataclass(frozen=True)
@@ -87,6 +84,50 @@ class Items:
     fused: Fused | None = None
 
 
+class ContentNeighbours(nn.Module):
+    """The nearest items of a catalog by content, for items of the catalog and for others.
+
+    Every modality has a graph of its own: cosines of the mean tokens, whitened by the catalog's covariance (with its
+    mean eigenvalue, times `shrinkage`, added), which finds more of what is watched together than plain cosines do. An
+    item's neighbours are those of the modalities that it has, in equal shares.
+
+    Args:
+        table: the catalog.
+        count: neighbours per modality.
+    """
+
+    def __init__(self, table: TokenTable, count: int, *, shrinkage: float = 0.1) -> None:
+        super().__init__()
+        self.count = count
+        self.modalities = list(table.tokens)
+        for modality, mean_IW in table.means().items():
+            centre_W, whitening_WW = _whitening(mean_IW[~mean_IW.isnan().any(1)], shrinkage)
+            self.register_buffer(f"{modality}_centre_W", centre_W)
+            self.register_buffer(f"{modality}_whitening_WW", whitening_WW)
+            self.register_buffer(f"{modality}_features_IW", self._features(modality, mean_IW))
+
+    def _features(self, modality: str, mean_IW: Tensor) -> Tensor:
+        """Unit vectors, zero where the modality is missing."""
+        centre_W, whitening_WW = self.get_buffer(f"{modality}_centre_W"), self.get_buffer(f"{modality}_whitening_WW")
+        return F.normalize(((mean_IW - centre_W) @ whitening_WW).nan_to_num(0.0), dim=1)
+
+    def graph(self) -> sp.csr_array:
+        """The catalog's own graph `(I, I)`, rows summing to one, or to zero where an item has no neighbour."""
+        graphs = []
+        for modality in self.modalities:
+            features_IW = self.get_buffer(f"{modality}_features_IW")
+            graphs.append(_nearest(features_IW, features_IW, self.count, same=True))
+        return _mean_of_graphs(graphs)
+
+    def graph_of(self, table: TokenTable) -> sp.csr_array:
+        """The graph from other items to the catalog `(B, I)`."""
+        graphs = []
+        for modality, mean_BW in table.means().items():
+            keys_IW = self.get_buffer(f"{modality}_features_IW")
+            graphs.append(_nearest(self._features(modality, mean_BW), keys_IW, self.count, same=False))
+        return _mean_of_graphs(graphs)
+
+
 class HybridTower(nn.Module):
     """Item and user vectors; see the module's text.
 
@@ -94,8 +135,8 @@ class HybridTower(nn.Module):
         fusion: makes the content vectors.
         popularity_I: training examples of each item, where the learned biases start.
         offered_I: bool, the items that stand in training; the others have neither id nor learned bias.
-        graph_II: each item's neighbours by content, rows summing to one (or to zero), as of `content_graph`.
-        smoothing: s above; 0 for none.
+        neighbours: the neighbours of the catalog's items.
+        smoothing: s above; 0 for none. Items without neighbours are not smoothed.
         history_power: p above; 1 is the mean of a history, 0 its sum.
         id_dropout: how often an item's id is hidden in training, so that its content learns to stand alone.
         use_ids: whether items have ids at all.
@@ -109,7 +150,7 @@ class HybridTower(nn.Module):
         fusion: Fusion,
         popularity_I: NDArray[np.integer],
         offered_I: NDArray[np.bool_],
-        graph_II: sp.csr_array,
+        neighbours: ContentNeighbours,
         *,
         smoothing: float,
         history_power: float,
@@ -128,7 +169,8 @@ class HybridTower(nn.Module):
         self.bias_I = nn.Parameter(torch.as_tensor(popularity_I, dtype=torch.float32).log1p())
         self.null_D = nn.Parameter(torch.randn(fusion.dim) * 0.03)
         self.ids_ID = nn.Parameter(torch.randn(len(popularity_I), fusion.dim) * 0.03) if use_ids else None
-        self._graph = _Graph(graph_II)
+        self.neighbours = neighbours
+        self._graph = _Graph(neighbours.graph())
 
     def forward(self, table: TokenTable) -> Items:
         """The vectors and biases of the items that the tower was built for."""
@@ -139,9 +181,7 @@ class HybridTower(nn.Module):
             if self.training and self.id_dropout:
                 known_I1 = known_I1 & (torch.rand_like(self.bias_I) >= self.id_dropout).unsqueeze(1)
             base_ID = base_ID + self.ids_ID * known_I1
-        vectors_ID = base_ID
-        if self.smoothing:
-            vectors_ID = (1 - self.smoothing) * base_ID + self.smoothing * self._graph.average(base_ID)
+        vectors_ID = self._smooth(base_ID, base_ID, self._graph)
         return Items(vectors_ID, torch.where(self.offered_I, self.bias_I, self.cold_bias()), base_ID, fused)
 
     def content(self, table: TokenTable) -> tuple[Tensor, Fused | None]:
@@ -163,21 +203,24 @@ class HybridTower(nn.Module):
         return self.bias_I.detach()[self.offered_I].quantile(self.cold_quantile)
 
     @torch.no_grad()
-    def embed(self, table: TokenTable, catalog: TokenTable, base_ID: Tensor, neighbours: int) -> Items:
+    def embed(self, table: TokenTable, base_ID: Tensor) -> Items:
         """Vectors and biases of items that joined after training.
 
         Args:
             table: the new items.
-            catalog: the items of training, among which the neighbours are found.
-            base_ID: their vectors before smoothing, as of `forward` in evaluation mode.
-            neighbours: as many as the graph of training was made with.
+            base_ID: the catalog's vectors before smoothing, as of `forward` in evaluation mode.
         """
         base_BD, fused = self.content(table)
         vectors_BD = base_BD
         if self.smoothing:
-            graph = _Graph(neighbour_graph(table.features(self.fusion), catalog.features(self.fusion), neighbours))
-            vectors_BD = (1 - self.smoothing) * base_BD + self.smoothing * graph.average(base_ID)
+            vectors_BD = self._smooth(base_BD, base_ID, _Graph(self.neighbours.graph_of(table)))
         return Items(vectors_BD, self.cold_bias().expand(len(table)), base_BD, fused)
+
+    def _smooth(self, base_BD: Tensor, base_ID: Tensor, graph: _Graph) -> Tensor:
+        if not self.smoothing:
+            return base_BD
+        share_B1 = self.smoothing * graph.connected(base_BD.device).unsqueeze(1)
+        return (1 - share_B1) * base_BD + share_B1 * graph.average(base_ID)
 
     def users(self, vectors_ID: Tensor, histories_BH: Tensor, weights_BH: Tensor) -> Tensor:
         """User vectors `(B, D)` from item rows and their weights; weight 0 where a history is shorter than H."""
@@ -185,36 +228,26 @@ class HybridTower(nn.Module):
         return sums_BD / weights_BH.sum(1, keepdim=True).clamp(min=1e-6) ** self.history_power + self.null_D
 
 
-def content_graph(table: TokenTable, fusion: Fusion, neighbours: int) -> sp.csr_array:
-    """The nearest items of each item by content: the mean of one graph per modality that it has, itself left out."""
-    features = table.features(fusion)
-    return neighbour_graph(features, features, neighbours, same=True)
+def _whitening(vectors_NW: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """The mean `(W,)` and the matrix `(W, W)` that takes centred vectors to unit covariance."""
+    if not len(vectors_NW):
+        return torch.zeros(vectors_NW.shape[1]), torch.eye(vectors_NW.shape[1])
+    centre_W = vectors_NW.double().mean(0)
+    centred_NW = vectors_NW.double() - centre_W
+    values_W, basis_WW = torch.linalg.eigh(centred_NW.T @ centred_NW / len(vectors_NW))
+    values_W = values_W.clamp(min=0)
+    scale_W = (values_W + shrinkage * values_W.mean()).clamp(min=1e-12).rsqrt()
+    return centre_W.float(), (basis_WW * scale_W @ basis_WW.T).float()
 
 
-def neighbour_graph(
-    queries: Mapping[str, Tensor], keys: Mapping[str, Tensor], neighbours: int, *, same: bool = False
-) -> sp.csr_array:
-    """Unit features by modality `(Q, width)` and `(I, width)` to a graph `(Q, I)` with rows that sum to one.
+def _nearest(queries_QW: Tensor, keys_IW: Tensor, count: int, *, same: bool, rows_at_once: int = 2048) -> sp.csr_array:
+    """Unit features to a graph `(Q, I)` of the `count` nearest keys, each with weight `1 / count`; none for zeros.
 
-    Row sums are zero for items that share no modality with another.
+    `same` says that queries and keys are the same items, and no item is its own neighbour.
     """
-    num_queries, num_keys = (len(next(iter(features.values()))) for features in (queries, keys))
-    total = sp.csr_array((num_queries, num_keys), dtype=np.float32)
-    present_Q = np.zeros(num_queries, np.float32)
-    for modality, queries_QW in queries.items():
-        if modality in keys:
-            one = _one_graph(queries_QW, keys[modality], neighbours, same)
-            total = total + one
-            present_Q += np.asarray(one.sum(axis=1)).ravel().round()
-    return sp.csr_array(sp.diags_array(1 / np.maximum(present_Q, 1)) @ total)
-
-
-def _one_graph(
-    queries_QW: Tensor, keys_IW: Tensor, neighbours: int, same: bool, rows_at_once: int = 2048
-) -> sp.csr_array:
-    has_key_I, has_query_Q = keys_IW.abs().sum(1) > 0, queries_QW.abs().sum(1) > 0
+    has_key_I, has_query_Q = keys_IW.any(1), queries_QW.any(1)
     shape = (len(queries_QW), len(keys_IW))
-    count = min(neighbours, int(has_key_I.sum()) - int(same))
+    count = min(count, int(has_key_I.sum()) - int(same))
     if count < 1 or not has_query_Q.any():
         return sp.csr_array(shape, dtype=np.float32)
     found = []
@@ -229,20 +262,33 @@ def _one_graph(
     return sp.csr_array((np.full(len(rows), 1 / count, dtype=np.float32), (rows, nearest_QN.ravel())), shape=shape)
 
 
+def _mean_of_graphs(graphs: list[sp.csr_array]) -> sp.csr_array:
+    """The mean over the graphs in which a row is not empty."""
+    total = sum(graphs[1:], start=graphs[0])
+    present_Q = sum((np.diff(graph.indptr) > 0).astype(np.float32) for graph in graphs)
+    return sp.csr_array(sp.diags_array(1 / np.maximum(present_Q, 1)) @ total)
+
+
 class _Graph:
     """A fixed sparse matrix that averages rows, with a gradient."""
 
     def __init__(self, graph: sp.csr_array) -> None:
         self.forward = _to_torch(graph)
         self.backward = _to_torch(sp.csr_array(graph.T))
+        self.connected_Q = torch.from_numpy(np.diff(graph.indptr) > 0)
 
     def __deepcopy__(self, memo: object) -> _Graph:
         return self
 
+    def connected(self, device: torch.device) -> Tensor:
+        """Which rows have neighbours `(Q,)`."""
+        return self.connected_Q.to(device)
+
     def average(self, vectors_ID: Tensor) -> Tensor:
         if self.forward.device != vectors_ID.device:
             self.forward, self.backward = (x.to(vectors_ID.device) for x in (self.forward, self.backward))
-        averaged: Tensor = _SparseProduct.apply(vectors_ID.float(), self.forward, self.backward)
+        with torch.autocast(vectors_ID.device.type, enabled=False):  # there is no sparse product in half precision
+            averaged: Tensor = _SparseProduct.apply(vectors_ID.float(), self.forward, self.backward)
         return averaged
 
 

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fusion.attention import FUSIONS, Fusion
 from fusion.objectives import adversarial, bpr, full_softmax, in_batch_softmax, modality_alignment, sampled_binary
-from fusion.tower import HybridTower, Items, TokenTable, content_graph
+from fusion.tower import ContentNeighbours, HybridTower, Items, TokenTable
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class FusionConfig:
     adversarial_weight: float = 0.0
     adversarial_epsilon: float = 0.5
     max_history: int = 100
-    shorten_history: float = 0.0
+    shorten_history: float = 0.2
     optimizer: Optimizer = "adamw"
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2
@@ -210,7 +210,7 @@ def fit_ranking(
         fusion,
         np.bincount(train_UI[usual_U].indices, minlength=len(table)),
         np.bincount(train_UI.indices, minlength=len(table)) > 0,
-        content_graph(table, fusion, config.neighbours),
+        ContentNeighbours(table, config.neighbours),
         smoothing=config.smoothing,
         history_power=config.history_power,
         id_dropout=config.id_dropout,

@@ -124,11 +124,12 @@ def test_attention_matches_torch_multihead() -> None:
     allowed_BTT = torch.rand(3, 5, 5) > 0.4
     allowed_BTT |= torch.eye(5, dtype=torch.bool)
     reference = torch.nn.MultiheadAttention(16, 2, batch_first=True)
-    reference.in_proj_weight.data.copy_(block.query_key_value.weight)
-    reference.in_proj_bias.data.copy_(block.query_key_value.bias)
-    reference.out_proj.load_state_dict(block.output.state_dict())
+    reference.in_proj_weight.data.copy_(torch.cat([block.query_key.weight, torch.eye(16)]))
+    reference.in_proj_bias.data.copy_(torch.cat([block.query_key.bias, torch.zeros(16)]))
+    reference.out_proj.weight.data.copy_(block.gain_D.diag())
+    reference.out_proj.bias.data.zero_()
     normed = block.norm(tokens_BTD)
-    mixed, weights = reference(normed, normed, normed, attn_mask=~allowed_BTT.repeat_interleave(2, dim=0))
+    mixed, weights = reference(normed, normed, tokens_BTD, attn_mask=~allowed_BTT.repeat_interleave(2, dim=0))
     assert torch.allclose(block(tokens_BTD, allowed_BTT), tokens_BTD + mixed, atol=1e-5)
     assert torch.allclose(block.weights(tokens_BTD, allowed_BTT), weights, atol=1e-5)
 

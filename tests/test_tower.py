@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
-import torch.nn.functional as F
+from sklearn.decomposition import PCA
+from sklearn.metrics.pairwise import cosine_similarity
 
 from fusion.attention import CrossModalFusion, FusionError
-from fusion.tower import HybridTower, TokenTable, content_graph, neighbour_graph
+from fusion.tower import ContentNeighbours, HybridTower, TokenTable
 
 NUM_ITEMS = 30
 
@@ -22,8 +22,8 @@ def make_table(num_items: int = NUM_ITEMS, seed: int = 0) -> TokenTable:
     }
     masks = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in tokens.items()}
     masks["visual"][:, 2] = False
-    masks["audio"][4] = False  # item 4 is silent
-    masks["visual"][5], masks["audio"][5] = False, False  # item 5 has nothing
+    masks["audio"][4:5] = False  # item 4 is silent
+    masks["visual"][5:6], masks["audio"][5:6] = False, False  # item 5 has nothing
     return TokenTable(tokens, masks)
 
 
@@ -34,31 +34,35 @@ def make_tower(table: TokenTable, cold: tuple[int, ...] = (7, 8), **options: flo
     counts = np.arange(len(table)) + 1
     offered = ~np.isin(np.arange(len(table)), cold)
     settings = {"smoothing": 0.5, "history_power": 0.5, "id_dropout": 0.0, **options}
-    return HybridTower(fusion, counts * offered, offered, content_graph(table, fusion, 3), **settings)
+    return HybridTower(fusion, counts * offered, offered, ContentNeighbours(table, 3), **settings)
+
+
+def dense_graph(table: TokenTable) -> torch.Tensor:
+    return torch.tensor(ContentNeighbours(table, 3).graph().toarray(), dtype=torch.float32)
 
 
 def test_graph_is_the_nearest_neighbours_of_each_modality() -> None:
     table = make_table()
-    fusion = CrossModalFusion({"visual": 8, "audio": 5}, dim=16)
-    features = table.features(fusion)
-    graph = content_graph(table, fusion, 3).toarray()
     expected = np.zeros((NUM_ITEMS, NUM_ITEMS))
-    for item in range(NUM_ITEMS):
-        modalities = [m for m, x in features.items() if x[item].any()]
-        for modality in modalities:
-            similarity = (features[modality] @ features[modality][item]).numpy()
-            similarity[item] = -np.inf
-            similarity[~features[modality].any(1).numpy()] = -np.inf
-            for neighbour in np.argsort(-similarity)[:3]:
-                expected[item, neighbour] += 1 / (3 * len(modalities))
+    present = {m: mask_IT.any(1).numpy() for m, mask_IT in table.masks.items()}
+    for modality, mean_IW in table.means().items():
+        there = np.flatnonzero(present[modality])
+        whitened = PCA(whiten=True).fit_transform(mean_IW[there].double().numpy())
+        similarity = cosine_similarity(whitened)
+        np.fill_diagonal(similarity, -np.inf)
+        for row, item in enumerate(there):
+            for neighbour in there[np.argsort(-similarity[row])[:3]]:
+                expected[item, neighbour] += 1 / (3 * sum(p[item] for p in present.values()))
+    graph = ContentNeighbours(table, 3, shrinkage=0.0).graph().toarray()
     assert np.allclose(graph, expected, atol=1e-6)
     assert graph[5].sum() == 0 and graph[:, 5].sum() == 0
 
 
-def test_graph_of_few_items() -> None:
-    one = {"visual": F.normalize(torch.randn(1, 4), dim=1)}
-    assert neighbour_graph(one, one, 5, same=True).nnz == 0
-    assert neighbour_graph(one, one, 5).toarray().tolist() == [[1.0]]
+def test_graph_of_one_item() -> None:
+    one = make_table(1)
+    neighbours = ContentNeighbours(one, 5)
+    assert neighbours.graph().nnz == 0
+    assert neighbours.graph_of(make_table(2)).shape == (2, 1)
 
 
 def test_vectors_follow_the_formula() -> None:
@@ -68,9 +72,10 @@ def test_vectors_follow_the_formula() -> None:
     assert tower.ids_ID is not None
     content_ID = tower.content(table)[0]
     base_ID = content_ID + tower.ids_ID * tower.offered_I.unsqueeze(1)
-    graph_II = torch.tensor(content_graph(table, tower.fusion, 3).toarray(), dtype=torch.float32)
+    smoothed_ID = 0.5 * base_ID + 0.5 * dense_graph(table) @ base_ID
+    smoothed_ID[5] = base_ID[5]  # without content there are no neighbours
     assert torch.allclose(items.base_ID, base_ID)
-    assert torch.allclose(items.vectors_ID, 0.5 * base_ID + 0.5 * graph_II @ base_ID, atol=1e-6)
+    assert torch.allclose(items.vectors_ID, smoothed_ID, atol=1e-6)
     assert torch.equal(content_ID[5], torch.zeros(16))
 
 
@@ -81,8 +86,8 @@ def test_gradient_through_smoothing_matches_a_dense_one() -> None:
     weight_ID = torch.randn(NUM_ITEMS, 16)
     (tower(table).vectors_ID * weight_ID).sum().backward()
     assert tower.ids_ID.grad is not None
-    graph_II = torch.tensor(content_graph(table, tower.fusion, 3).toarray(), dtype=torch.float32)
-    expected = 0.5 * weight_ID + 0.5 * graph_II.T @ weight_ID
+    expected = 0.5 * weight_ID + 0.5 * dense_graph(table).T @ weight_ID
+    expected[5] += 0.5 * weight_ID[5]
     expected[[7, 8]] = 0  # items offered to nobody have no id to learn
     assert torch.allclose(tower.ids_ID.grad, expected, atol=1e-5)
 
@@ -97,19 +102,18 @@ def test_cold_items_have_content_and_a_bias_among_the_others() -> None:
     assert bias_I[7] == bias_I[8] == bias_I[tower.offered_I].quantile(0.5)
 
 
-def test_new_items_get_the_vectors_that_cold_ones_have() -> None:
+def test_new_items_are_treated_as_cold_ones() -> None:
     table = make_table()
     tower = make_tower(table).eval()
     items = tower(table)
-    late = table.select(torch.tensor([7, 8]))
-    rest = torch.tensor([k for k in range(NUM_ITEMS) if k not in (7, 8)])
-    embedded = tower.embed(late, table.select(rest), items.base_ID[rest], neighbours=3)
-    assert torch.allclose(embedded.base_ID, items.base_ID[[7, 8]], atol=1e-6)
-    assert torch.equal(embedded.bias_I, items.bias_I[[7, 8]])
-    apart = [k for k in (7, 8) if not content_graph(table, tower.fusion, 3).toarray()[k, [7, 8]].any()]
-    for k in apart:  # where the other cold item is no neighbour, nothing at all differs
-        assert torch.allclose(embedded.vectors_ID[k - 7], items.vectors_ID[k], atol=1e-6)
-    assert apart
+    late = make_table(4, seed=1)
+    embedded = tower.embed(late, items.base_ID)
+    content_BD = tower.content(late)[0]
+    graph_BI = torch.tensor(tower.neighbours.graph_of(late).toarray(), dtype=torch.float32)
+    assert torch.allclose(embedded.vectors_ID, 0.5 * content_BD + 0.5 * graph_BI @ items.base_ID, atol=1e-6)
+    assert (embedded.bias_I == items.bias_I[7]).all()
+    twin = tower.neighbours.graph_of(table.select(torch.tensor([3]))).toarray()[0]
+    assert twin[3] == pytest.approx(1 / 3)  # a copy of item 3 has item 3 as a neighbour in both modalities
 
 
 def test_user_vectors_ignore_padding_and_weigh() -> None:
@@ -129,4 +133,4 @@ def test_what_cannot_be() -> None:
         make_tower(table, cold=tuple(range(NUM_ITEMS)))
     with pytest.raises(FusionError, match="same items"):
         TokenTable(table.tokens, {m: x[:5] for m, x in table.masks.items()})
-    assert sp.issparse(content_graph(table, make_tower(table).fusion, 100))
+    assert ContentNeighbours(table, 100).graph().shape == (NUM_ITEMS, NUM_ITEMS)
