@@ -87,29 +87,20 @@ class Items:
 class ContentNeighbours(nn.Module):
     """The nearest items of a catalog by content, for items of the catalog and for others.
 
-    Every modality has a graph of its own: cosines of the mean tokens, whitened by the catalog's covariance (with its
-    mean eigenvalue, times `shrinkage`, added), which finds more of what is watched together than plain cosines do. An
-    item's neighbours are those of the modalities that it has, in equal shares.
+    Every modality has a graph of its own, by the cosine of mean tokens as the encoder gives them. An item's neighbours
+    are those of the modalities that it has, in equal shares.
 
     Args:
         table: the catalog.
         count: neighbours per modality.
     """
 
-    def __init__(self, table: TokenTable, count: int, *, shrinkage: float = 0.1) -> None:
+    def __init__(self, table: TokenTable, count: int) -> None:
         super().__init__()
         self.count = count
         self.modalities = list(table.tokens)
         for modality, mean_IW in table.means().items():
-            centre_W, whitening_WW = _whitening(mean_IW[~mean_IW.isnan().any(1)], shrinkage)
-            self.register_buffer(f"{modality}_centre_W", centre_W)
-            self.register_buffer(f"{modality}_whitening_WW", whitening_WW)
-            self.register_buffer(f"{modality}_features_IW", self._features(modality, mean_IW))
-
-    def _features(self, modality: str, mean_IW: Tensor) -> Tensor:
-        """Unit vectors, zero where the modality is missing."""
-        centre_W, whitening_WW = self.get_buffer(f"{modality}_centre_W"), self.get_buffer(f"{modality}_whitening_WW")
-        return F.normalize(((mean_IW - centre_W) @ whitening_WW).nan_to_num(0.0), dim=1)
+            self.register_buffer(f"{modality}_features_IW", _unit(mean_IW))
 
     def graph(self) -> sp.csr_array:
         """The catalog's own graph `(I, I)`, rows summing to one, or to zero where an item has no neighbour."""
@@ -124,7 +115,7 @@ class ContentNeighbours(nn.Module):
         graphs = []
         for modality, mean_BW in table.means().items():
             keys_IW = self.get_buffer(f"{modality}_features_IW")
-            graphs.append(_nearest(self._features(modality, mean_BW), keys_IW, self.count, same=False))
+            graphs.append(_nearest(_unit(mean_BW), keys_IW, self.count, same=False))
         return _mean_of_graphs(graphs)
 
 
@@ -228,16 +219,9 @@ class HybridTower(nn.Module):
         return sums_BD / weights_BH.sum(1, keepdim=True).clamp(min=1e-6) ** self.history_power + self.null_D
 
 
-def _whitening(vectors_NW: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """The mean `(W,)` and the matrix `(W, W)` that takes centred vectors to unit covariance."""
-    if not len(vectors_NW):
-        return torch.zeros(vectors_NW.shape[1]), torch.eye(vectors_NW.shape[1])
-    centre_W = vectors_NW.double().mean(0)
-    centred_NW = vectors_NW.double() - centre_W
-    values_W, basis_WW = torch.linalg.eigh(centred_NW.T @ centred_NW / len(vectors_NW))
-    values_W = values_W.clamp(min=0)
-    scale_W = (values_W + shrinkage * values_W.mean()).clamp(min=1e-12).rsqrt()
-    return centre_W.float(), (basis_WW * scale_W @ basis_WW.T).float()
+def _unit(mean_IW: Tensor) -> Tensor:
+    """Unit vectors, zero where the modality is missing."""
+    return F.normalize(mean_IW.nan_to_num(0.0), dim=1)
 
 
 def _nearest(queries_QW: Tensor, keys_IW: Tensor, count: int, *, same: bool, rows_at_once: int = 2048) -> sp.csr_array:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.decomposition import PCA
 from sklearn.metrics.pairwise import cosine_similarity
 
 from fusion.attention import CrossModalFusion, FusionError
@@ -47,13 +46,12 @@ def test_graph_is_the_nearest_neighbours_of_each_modality() -> None:
     present = {m: mask_IT.any(1).numpy() for m, mask_IT in table.masks.items()}
     for modality, mean_IW in table.means().items():
         there = np.flatnonzero(present[modality])
-        whitened = PCA(whiten=True).fit_transform(mean_IW[there].double().numpy())
-        similarity = cosine_similarity(whitened)
+        similarity = cosine_similarity(mean_IW[there].numpy())
         np.fill_diagonal(similarity, -np.inf)
         for row, item in enumerate(there):
             for neighbour in there[np.argsort(-similarity[row])[:3]]:
                 expected[item, neighbour] += 1 / (3 * sum(p[item] for p in present.values()))
-    graph = ContentNeighbours(table, 3, shrinkage=0.0).graph().toarray()
+    graph = ContentNeighbours(table, 3).graph().toarray()
     assert np.allclose(graph, expected, atol=1e-6)
     assert graph[5].sum() == 0 and graph[:, 5].sum() == 0
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from fusion.attention import FUSIONS
+from fusion.attention import FUSIONS, FusionError
 from fusion.tower import TokenTable
 from fusion.training import FusionConfig, Hardware, TrainingError, fit_alignment, fit_ranking
 
@@ -174,5 +174,8 @@ def test_nan_stops_with_words(data) -> None:  # type: ignore[no-untyped-def]
     table, train_UI, _ = data
     broken = {m: x.clone() for m, x in table.tokens.items()}
     broken["visual"][9, 0, 0] = torch.nan
-    with pytest.raises(TrainingError, match="the loss became nan"):
+    with pytest.raises(FusionError, match="not finite"):
         fit_ranking(TokenTable(broken, table.masks), train_UI, config=SMALL, hardware=QUIET)
+    wild = dataclasses.replace(SMALL, optimizer="sgd", learning_rate=1e30, gradient_clip=0.0)
+    with pytest.raises(TrainingError, match=r"the loss became .* lower the learning rate"):
+        fit_ranking(table, train_UI, config=wild, hardware=QUIET)
