@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusion.whitening import is_collapsed, standardising, whitening
+
 # Small, so that training grows useful features instead of carrying random ones along; large gains ruin ranking.
 INITIAL_GAIN = 0.1
-SHRINKAGE = 0.1
 
 
 class FusionError(ValueError):
@@ -59,14 +60,14 @@ class Fused:
 
 
 class TokenProjection(nn.Module):
-    """Tokens of one modality `(..., width)`, whitened, to the common width `(..., dim)`.
+    """Tokens of one modality `(..., width)`, standardised, to the common width `(..., dim)`.
 
-    The whitening is measured by `calibrate` and saved and loaded with the weights; until then it changes nothing. With
-    it every direction of the features counts alike from the first step on, and dropout hides independent evidence.
+    The statistics are measured by `calibrate` and saved and loaded with the weights; until then they change nothing.
+    Features whose variance has collapsed into few directions are whitened, so that all directions can be learned from.
     """
 
     centre_W: Tensor
-    whitening_WW: Tensor
+    matrix_WW: Tensor
 
     def __init__(self, width: int, dim: int, input_dropout: float) -> None:
         super().__init__()
@@ -75,31 +76,20 @@ class TokenProjection(nn.Module):
         nn.init.normal_(self.linear.weight, std=INITIAL_GAIN / math.sqrt(width))
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("centre_W", torch.zeros(width))
-        self.register_buffer("whitening_WW", torch.eye(width))
+        self.register_buffer("matrix_WW", torch.eye(width))
 
     @torch.no_grad()
     def calibrate(self, tokens_NW: Tensor) -> None:
-        """Takes the statistics of these tokens: zero mean, no correlation, unit deviation.
-
-        The mean eigenvalue of their covariance, times `SHRINKAGE`, is added to each, so that directions that hardly
-        vary stay small; features that never vary become zero.
-        """
+        """Takes the statistics of these tokens."""
         if not tokens_NW.isfinite().all():
             raise FusionError("there are tokens with values that are not finite")
-        tokens_NW = tokens_NW.double()
-        centre_W = tokens_NW.mean(0)
-        centred_NW = tokens_NW - centre_W
-        values_W, basis_WW = torch.linalg.eigh(centred_NW.T @ centred_NW / len(tokens_NW))
-        scale_W = (values_W.clamp(min=0) + SHRINKAGE * values_W.clamp(min=0).mean()).clamp(min=1e-12).rsqrt()
-        whitening_WW = basis_WW * scale_W @ basis_WW.T
-        deviation_W = (centred_NW @ whitening_WW).std(0, correction=0)
-        varies_W = centred_NW.std(0, correction=0) > 1e-6 * centre_W.abs().clamp(min=1e-6)
+        centre_W, matrix_WW = (whitening if is_collapsed(tokens_NW) else standardising)(tokens_NW)
         self.centre_W.copy_(centre_W)
-        self.whitening_WW.copy_(whitening_WW * torch.where(varies_W, 1 / deviation_W.clamp(min=1e-12), 0.0))
+        self.matrix_WW.copy_(matrix_WW)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        whitened = (tokens.to(self.centre_W.dtype) - self.centre_W) @ self.whitening_WW
-        projected: Tensor = self.linear(self.dropout(whitened))
+        standardised = (tokens.to(self.centre_W.dtype) - self.centre_W) @ self.matrix_WW
+        projected: Tensor = self.linear(self.dropout(standardised))
         return projected
 
 
@@ -163,7 +153,7 @@ class Fusion(nn.Module):
         widths: the width of the tokens of each modality.
         dim: the width of item vectors.
         num_heads: attention heads; must divide `dim`. Fusions without attention ignore it.
-        input_dropout: share of the whitened input features dropped in training.
+        input_dropout: share of the standardised input features dropped in training.
         dropout: share of attention weights dropped in training.
         modality_dropout: how often a modality is hidden in training; an item always keeps at least one.
 
@@ -196,7 +186,7 @@ class Fusion(nn.Module):
         """Adds what a fusion needs beyond the projections."""
 
     def calibrate(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-        """Whitens each modality by the statistics of these tokens `(B, T, width)` under true masks `(B, T)`."""
+        """Standardises each modality by the statistics of these tokens `(B, T, width)` under true masks `(B, T)`."""
         for modality, tokens_BTW in tokens.items():
             there_NW = tokens_BTW[masks[modality]]
             if len(there_NW):

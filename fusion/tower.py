@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fusion.attention import Fused, Fusion, FusionError
+from fusion.whitening import is_collapsed, whitening
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class Items:
 class ContentNeighbours(nn.Module):
     """The nearest items of a catalog by content, for items of the catalog and for others.
 
-    Every modality has a graph of its own, by the cosine of mean tokens as the encoder gives them. An item's neighbours
-    are those of the modalities that it has, in equal shares.
+    Every modality has a graph of its own, by the cosine of mean tokens as the encoder gives them, or whitened where
+    their variance has collapsed. An item's neighbours are those of the modalities that it has, in equal shares.
 
     Args:
         table: the catalog.
@@ -100,7 +101,17 @@ class ContentNeighbours(nn.Module):
         self.count = count
         self.modalities = list(table.tokens)
         for modality, mean_IW in table.means().items():
-            self.register_buffer(f"{modality}_features_IW", _unit(mean_IW))
+            there_NW, width = mean_IW[~mean_IW.isnan().any(1)], mean_IW.shape[1]
+            plain = torch.zeros(width), torch.eye(width)
+            centre_W, matrix_WW = whitening(there_NW) if is_collapsed(there_NW) else plain
+            self.register_buffer(f"{modality}_centre_W", centre_W)
+            self.register_buffer(f"{modality}_matrix_WW", matrix_WW)
+            self.register_buffer(f"{modality}_features_IW", self._unit(modality, mean_IW))
+
+    def _unit(self, modality: str, mean_IW: Tensor) -> Tensor:
+        """Unit vectors, zero where the modality is missing."""
+        centre_W, matrix_WW = self.get_buffer(f"{modality}_centre_W"), self.get_buffer(f"{modality}_matrix_WW")
+        return F.normalize(((mean_IW - centre_W) @ matrix_WW).nan_to_num(0.0), dim=1)
 
     def graph(self) -> sp.csr_array:
         """The catalog's own graph `(I, I)`, rows summing to one, or to zero where an item has no neighbour."""
@@ -115,7 +126,7 @@ class ContentNeighbours(nn.Module):
         graphs = []
         for modality, mean_BW in table.means().items():
             keys_IW = self.get_buffer(f"{modality}_features_IW")
-            graphs.append(_nearest(_unit(mean_BW), keys_IW, self.count, same=False))
+            graphs.append(_nearest(self._unit(modality, mean_BW), keys_IW, self.count, same=False))
         return _mean_of_graphs(graphs)
 
 
@@ -217,11 +228,6 @@ class HybridTower(nn.Module):
         """User vectors `(B, D)` from item rows and their weights; weight 0 where a history is shorter than H."""
         sums_BD = (vectors_ID[histories_BH] * weights_BH.unsqueeze(-1)).sum(1)
         return sums_BD / weights_BH.sum(1, keepdim=True).clamp(min=1e-6) ** self.history_power + self.null_D
-
-
-def _unit(mean_IW: Tensor) -> Tensor:
-    """Unit vectors, zero where the modality is missing."""
-    return F.normalize(mean_IW.nan_to_num(0.0), dim=1)
 
 
 def _nearest(queries_QW: Tensor, keys_IW: Tensor, count: int, *, same: bool, rows_at_once: int = 2048) -> sp.csr_array:

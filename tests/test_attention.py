@@ -145,22 +145,16 @@ def test_modality_dropout_leaves_every_item_something() -> None:
     assert (weights["visual"][1::2] == 0).float().mean() > 0.25
 
 
-def test_calibration_whitens_and_survives_constant_features() -> None:
+def test_calibration_standardises_and_survives_constant_features() -> None:
     fusion = CrossModalFusion({"visual": 3}, dim=8, num_heads=2)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(500, 2, 3, generator=generator) * torch.tensor([5.0, 4.0, 0.0]) + torch.tensor(
-        [100.0, -3.0, 7.0]
-    )
-    tokens[..., 1] += tokens[..., 0]
-    masks = torch.ones(500, 2, dtype=torch.bool)
+    tokens = torch.randn(50, 2, 3) * torch.tensor([5.0, 0.1, 0.0]) + torch.tensor([100.0, -3.0, 7.0])
+    masks = torch.ones(50, 2, dtype=torch.bool)
     masks[:, 1] = False
     fusion.calibrate({"visual": tokens}, {"visual": masks})
     projection = fusion.projections["visual"]
-    whitened = (tokens[:, 0] - projection.centre_W) @ projection.whitening_WW
-    assert torch.allclose(whitened.mean(0), torch.zeros(3), atol=1e-3)
-    assert torch.allclose(whitened.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3)
-    assert torch.corrcoef(tokens[:, 0, :2].T)[0, 1] > 0.7
-    assert torch.corrcoef(whitened[:, :2].T)[0, 1].abs() < 0.3
+    standardised = (tokens[:, 0] - projection.centre_W) @ projection.matrix_WW
+    assert torch.allclose(standardised.mean(0), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(standardised.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3)
 
 
 def test_calibration_on_one_token_is_finite() -> None:
