@@ -176,11 +176,17 @@ class Fusion(nn.Module):
                                                 "modality_dropout": modality_dropout})  # fmt: skip
         self.widths = dict(widths)
         self.dim = dim
+        self.num_heads = num_heads
         self.modality_dropout = modality_dropout
         self.projections = nn.ModuleDict({m: TokenProjection(width, dim, input_dropout) for m, width in widths.items()})
         self.modality_embeddings = nn.ParameterDict({m: nn.Parameter(torch.zeros(dim)) for m in widths})
         self.time_embedding = TimeEmbedding(dim)
         self._build(num_heads, dropout)
+
+    @property
+    def kind(self) -> str:
+        """Its name in `FUSIONS`."""
+        return next(name for name, fusion in FUSIONS.items() if type(self) is fusion)
 
     def _build(self, num_heads: int, dropout: float) -> None:
         """Adds what a fusion needs beyond the projections."""

@@ -13,8 +13,11 @@ the others by its content. An item that joins later gets its vector in the same 
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,7 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fusion.attention import Fused, Fusion, FusionError
+from fusion.attention import FUSIONS, Fused, Fusion, FusionError
 from fusion.whitening import is_collapsed, whitening
 
 
@@ -92,21 +95,31 @@ class ContentNeighbours(nn.Module):
     their variance has collapsed. An item's neighbours are those of the modalities that it has, in equal shares.
 
     Args:
-        table: the catalog.
+        widths: the width of each modality's tokens.
+        num_items: the size of the catalog.
         count: neighbours per modality.
     """
 
-    def __init__(self, table: TokenTable, count: int) -> None:
+    def __init__(self, widths: Mapping[str, int], num_items: int, count: int) -> None:
         super().__init__()
         self.count = count
-        self.modalities = list(table.tokens)
+        self.modalities = list(widths)
+        for modality, width in widths.items():
+            self.register_buffer(f"{modality}_centre_W", torch.zeros(width))
+            self.register_buffer(f"{modality}_matrix_WW", torch.eye(width))
+            self.register_buffer(f"{modality}_features_IW", torch.zeros(num_items, width))
+
+    @classmethod
+    def of(cls, table: TokenTable, count: int) -> ContentNeighbours:
+        """The neighbours in this catalog."""
+        neighbours = cls({m: tokens_ITW.shape[2] for m, tokens_ITW in table.tokens.items()}, len(table), count)
         for modality, mean_IW in table.means().items():
-            there_NW, width = mean_IW[~mean_IW.isnan().any(1)], mean_IW.shape[1]
-            plain = torch.zeros(width), torch.eye(width)
-            centre_W, matrix_WW = whitening(there_NW) if is_collapsed(there_NW) else plain
-            self.register_buffer(f"{modality}_centre_W", centre_W)
-            self.register_buffer(f"{modality}_matrix_WW", matrix_WW)
-            self.register_buffer(f"{modality}_features_IW", self._unit(modality, mean_IW))
+            there_NW = mean_IW[~mean_IW.isnan().any(1)]
+            if is_collapsed(there_NW):
+                for name, value in zip(("centre_W", "matrix_WW"), whitening(there_NW), strict=True):
+                    neighbours.get_buffer(f"{modality}_{name}").copy_(value)
+            neighbours.get_buffer(f"{modality}_features_IW").copy_(neighbours._unit(modality, mean_IW))
+        return neighbours
 
     def _unit(self, modality: str, mean_IW: Tensor) -> Tensor:
         """Unit vectors, zero where the modality is missing."""
@@ -172,7 +185,7 @@ class HybridTower(nn.Module):
         self.null_D = nn.Parameter(torch.randn(fusion.dim) * 0.03)
         self.ids_ID = nn.Parameter(torch.randn(len(popularity_I), fusion.dim) * 0.03) if use_ids else None
         self.neighbours = neighbours
-        self._graph = _Graph(neighbours.graph())
+        self._own_graph: _Graph | None = None
 
     def forward(self, table: TokenTable) -> Items:
         """The vectors and biases of the items that the tower was built for."""
@@ -183,7 +196,7 @@ class HybridTower(nn.Module):
             if self.training and self.id_dropout:
                 known_I1 = known_I1 & (torch.rand_like(self.bias_I) >= self.id_dropout).unsqueeze(1)
             base_ID = base_ID + self.ids_ID * known_I1
-        vectors_ID = self._smooth(base_ID, base_ID, self._graph)
+        vectors_ID = self._smooth(base_ID, base_ID, self._graph())
         return Items(vectors_ID, torch.where(self.offered_I, self.bias_I, self.cold_bias()), base_ID, fused)
 
     def content(self, table: TokenTable) -> tuple[Tensor, Fused | None]:
@@ -218,11 +231,61 @@ class HybridTower(nn.Module):
             vectors_BD = self._smooth(base_BD, base_ID, _Graph(self.neighbours.graph_of(table)))
         return Items(vectors_BD, self.cold_bias().expand(len(table)), base_BD, fused)
 
+    def _graph(self) -> _Graph:
+        if self._own_graph is None:
+            self._own_graph = _Graph(self.neighbours.graph())
+        return self._own_graph
+
     def _smooth(self, base_BD: Tensor, base_ID: Tensor, graph: _Graph) -> Tensor:
         if not self.smoothing:
             return base_BD
         share_B1 = self.smoothing * graph.connected(base_BD.device).unsqueeze(1)
         return (1 - share_B1) * base_BD + share_B1 * graph.average(base_ID)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `tower.safetensors` and `tower.json` into a folder, which is made where it is missing."""
+        from safetensors.torch import save_file
+
+        fusion = self.fusion
+        settings = {
+            "fusion": {"kind": fusion.kind, "widths": fusion.widths, "dim": fusion.dim, "num_heads": fusion.num_heads},
+            "neighbours": self.neighbours.count,
+            "num_items": len(self.bias_I),
+            "smoothing": self.smoothing,
+            "history_power": self.history_power,
+            "use_ids": self.ids_ID is not None,
+        }
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file({name: x.contiguous() for name, x in self.state_dict().items()}, Path(folder) / "tower.safetensors")
+        (Path(folder) / "tower.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> HybridTower:
+        """The tower that `save` wrote, in evaluation mode.
+
+        Raises:
+            FusionError: where the files are missing, damaged or do not belong together.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            settings = json.loads((Path(folder) / "tower.json").read_text(encoding="utf-8"))
+            weights = load_file(Path(folder) / "tower.safetensors")
+            kind = FUSIONS[settings["fusion"].pop("kind")]
+            widths, num_items = settings["fusion"]["widths"], settings.pop("num_items")
+            tower = cls(
+                kind(**settings.pop("fusion")),
+                np.zeros(num_items, np.int64),
+                np.ones(num_items, bool),
+                ContentNeighbours(widths, num_items, settings.pop("neighbours")),
+                id_dropout=0.0,
+                **settings,
+            )
+            tower.load_state_dict(weights)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise FusionError(f"{folder} holds no tower that can be read: {error}") from error
+        return tower.eval()
 
     def users(self, vectors_ID: Tensor, histories_BH: Tensor, weights_BH: Tensor) -> Tensor:
         """User vectors `(B, D)` from item rows and their weights; weight 0 where a history is shorter than H."""

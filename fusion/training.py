@@ -210,7 +210,7 @@ def fit_ranking(
         fusion,
         np.bincount(train_UI[usual_U].indices, minlength=len(table)),
         np.bincount(train_UI.indices, minlength=len(table)) > 0,
-        ContentNeighbours(table, config.neighbours),
+        ContentNeighbours.of(table, config.neighbours),
         smoothing=config.smoothing,
         history_power=config.history_power,
         id_dropout=config.id_dropout,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from fusion.attention import CrossModalFusion, FusionError
+from fusion.attention import FUSIONS, FusionError
 from fusion.tower import ContentNeighbours, HybridTower, TokenTable
 
 NUM_ITEMS = 30
@@ -26,18 +28,20 @@ def make_table(num_items: int = NUM_ITEMS, seed: int = 0) -> TokenTable:
     return TokenTable(tokens, masks)
 
 
-def make_tower(table: TokenTable, cold: tuple[int, ...] = (7, 8), **options: float) -> HybridTower:
+def make_tower(
+    table: TokenTable, cold: tuple[int, ...] = (7, 8), kind: str = "attention", **options: float
+) -> HybridTower:
     torch.manual_seed(0)
-    fusion = CrossModalFusion({"visual": 8, "audio": 5}, dim=16, input_dropout=0.0)
+    fusion = FUSIONS[kind]({"visual": 8, "audio": 5}, dim=16, input_dropout=0.0)
     fusion.calibrate(table.tokens, table.masks)
     counts = np.arange(len(table)) + 1
     offered = ~np.isin(np.arange(len(table)), cold)
     settings = {"smoothing": 0.5, "history_power": 0.5, "id_dropout": 0.0, **options}
-    return HybridTower(fusion, counts * offered, offered, ContentNeighbours(table, 3), **settings)
+    return HybridTower(fusion, counts * offered, offered, ContentNeighbours.of(table, 3), **settings)
 
 
 def dense_graph(table: TokenTable) -> torch.Tensor:
-    return torch.tensor(ContentNeighbours(table, 3).graph().toarray(), dtype=torch.float32)
+    return torch.tensor(ContentNeighbours.of(table, 3).graph().toarray(), dtype=torch.float32)
 
 
 def test_graph_is_the_nearest_neighbours_of_each_modality() -> None:
@@ -51,14 +55,14 @@ def test_graph_is_the_nearest_neighbours_of_each_modality() -> None:
         for row, item in enumerate(there):
             for neighbour in there[np.argsort(-similarity[row])[:3]]:
                 expected[item, neighbour] += 1 / (3 * sum(p[item] for p in present.values()))
-    graph = ContentNeighbours(table, 3).graph().toarray()
+    graph = ContentNeighbours.of(table, 3).graph().toarray()
     assert np.allclose(graph, expected, atol=1e-6)
     assert graph[5].sum() == 0 and graph[:, 5].sum() == 0
 
 
 def test_graph_of_one_item() -> None:
     one = make_table(1)
-    neighbours = ContentNeighbours(one, 5)
+    neighbours = ContentNeighbours.of(one, 5)
     assert neighbours.graph().nnz == 0
     assert neighbours.graph_of(make_table(2)).shape == (2, 1)
 
@@ -125,10 +129,33 @@ def test_user_vectors_ignore_padding_and_weigh() -> None:
     assert torch.equal(users[1], tower.null_D)
 
 
+@pytest.mark.parametrize("kind", FUSIONS)
+def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path) -> None:
+    table = make_table()
+    tower = make_tower(table, kind=kind).eval()
+    tower.cold_quantile.fill_(0.7)
+    tower.save(tmp_path)
+    loaded = HybridTower.load(tmp_path)
+    for name in ("vectors_ID", "bias_I", "base_ID"):
+        assert torch.equal(getattr(loaded(table), name), getattr(tower(table), name))
+    late = make_table(4, seed=1)
+    base_ID = tower(table).base_ID
+    assert torch.equal(loaded.embed(late, base_ID).vectors_ID, tower.embed(late, base_ID).vectors_ID)
+
+
+def test_damaged_towers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FusionError, match="no tower"):
+        HybridTower.load(tmp_path / "absent")
+    make_tower(make_table()).save(tmp_path)
+    (tmp_path / "tower.safetensors").write_bytes(b"0")
+    with pytest.raises(FusionError, match="no tower"):
+        HybridTower.load(tmp_path)
+
+
 def test_what_cannot_be() -> None:
     table = make_table()
     with pytest.raises(FusionError, match="taken by anyone"):
         make_tower(table, cold=tuple(range(NUM_ITEMS)))
     with pytest.raises(FusionError, match="same items"):
         TokenTable(table.tokens, {m: x[:5] for m, x in table.masks.items()})
-    assert ContentNeighbours(table, 100).graph().shape == (NUM_ITEMS, NUM_ITEMS)
+    assert ContentNeighbours.of(table, 100).graph().shape == (NUM_ITEMS, NUM_ITEMS)
