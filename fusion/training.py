@@ -1,0 +1,635 @@
+"""Fitting a fusion: to rank what users take, or, without any interaction, to agree across the modalities of an item.
+
+    >>> tower, report = fit_ranking(table, train, validation=held_out)          # doctest: +SKIP
+    >>> items = tower.eval()(table)                                             # doctest: +SKIP
+    >>> fusion, report = fit_alignment(table)                                   # doctest: +SKIP
+
+Every step makes the vectors of all items anew: the catalog's tokens and, for the full softmax, batch size times items
+must fit in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import lightning as L
+import numpy as np
+import scipy.sparse as sp
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fusion.attention import FUSIONS, Fusion
+from fusion.objectives import adversarial, bpr, full_softmax, in_batch_softmax, modality_alignment, sampled_binary
+from fusion.tower import HybridTower, Items, TokenTable, content_graph
+
+logger = logging.getLogger(__name__)
+
+Objective = Literal["full_softmax", "in_batch_softmax", "binary", "bpr"]
+Schedule = Literal["constant", "cosine"]
+Optimizer = Literal["adamw", "sgd"]
+
+COLD_QUANTILES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98)
+ALIGNMENT_ITEMS = 1024
+EVALUATION_K = 20
+
+
+class TrainingError(ValueError):
+    """A configuration, interactions or a loss that training cannot go on with; the message says what and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig:
+    """What determines a fit, with defaults chosen on the validation splits of short-video data.
+
+    Fusion: `fusion` (a key of `FUSIONS`), `dim`, `num_heads`, and the shares dropped in training: `input_dropout` of
+    features, `attention_dropout`, `modality_dropout` of modalities.
+    Item and user vectors: `use_ids`, `id_dropout`, `smoothing` over `neighbours` content neighbours, `history_power`.
+    Objective: `objective`; `num_negatives` sampled per example for "binary" and "bpr"; `label_smoothing` for
+    "full_softmax"; `alignment_weight` and its `temperature`; `adversarial_weight` and its `adversarial_epsilon`.
+    Examples: users with more than `max_history` interactions are left out of training: they say little about any one
+    item and would drown the others; their vectors are made like everyone's. A share `shorten_history` of histories is
+    cut to one random item, for new users have short ones.
+    Optimisation: `optimizer`, `learning_rate`, `weight_decay`, `schedule` with `warmup_steps`, `gradient_clip` (an L2
+    norm), `ema_decay` of the averaged weights that are validated and kept (0: none), `batch_size`, `max_epochs`,
+    `patience` epochs without a better validation score, `seed`.
+    """
+
+    fusion: str = "attention"
+    dim: int = 64
+    num_heads: int = 4
+    input_dropout: float = 0.5
+    attention_dropout: float = 0.0
+    modality_dropout: float = 0.0
+    use_ids: bool = True
+    id_dropout: float = 0.1
+    smoothing: float = 0.5
+    neighbours: int = 10
+    history_power: float = 0.5
+    objective: Objective = "full_softmax"
+    num_negatives: int = 64
+    label_smoothing: float = 0.0
+    alignment_weight: float = 0.0
+    temperature: float = 0.07
+    adversarial_weight: float = 0.0
+    adversarial_epsilon: float = 0.5
+    max_history: int = 100
+    shorten_history: float = 0.0
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-2
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    gradient_clip: float = 5.0
+    ema_decay: float = 0.97
+    batch_size: int = 1024
+    max_epochs: int = 25
+    patience: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fusion not in FUSIONS:
+            raise TrainingError(f"fusion {self.fusion!r} is not one of {sorted(FUSIONS)}")
+        for name, allowed in (("objective", Objective), ("schedule", Schedule), ("optimizer", Optimizer)):
+            if getattr(self, name) not in get_args(allowed):
+                raise TrainingError(f"{name} {getattr(self, name)!r} is not one of {list(get_args(allowed))}")
+        for name in (
+            "input_dropout",
+            "attention_dropout",
+            "modality_dropout",
+            "id_dropout",
+            "ema_decay",
+            "label_smoothing",
+        ):
+            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        for name in ("smoothing", "shorten_history", "history_power"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        for name in (
+            "dim",
+            "num_heads",
+            "neighbours",
+            "num_negatives",
+            "batch_size",
+            "max_epochs",
+            "patience",
+            "max_history",
+        ):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "temperature"):
+            self._require(name, getattr(self, name) > 0, "above 0")
+        for name in ("weight_decay", "alignment_weight", "adversarial_weight", "adversarial_epsilon", "gradient_clip",
+                     "warmup_steps"):  # fmt: skip
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+
+    def _require(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise TrainingError(f"{name} must be {rule}, got {getattr(self, name)}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> FusionConfig:
+        """A configuration from a mapping, as of a YAML file; unknown names and values of another type raise."""
+        kinds = {f.name: type(f.default) for f in fields(cls)}
+        if unknown := sorted(set(values) - set(kinds)):
+            raise TrainingError(f"unknown settings {unknown}; known are {sorted(kinds)}")
+        for name, value in values.items():
+            wanted = (int, float) if kinds[name] is float else (kinds[name],)
+            if not isinstance(value, wanted) or (isinstance(value, bool) and kinds[name] is not bool):
+                raise TrainingError(f"{name} must be {kinds[name].__name__}, got {value!r}")
+        return cls(**values)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The effective settings, as `from_mapping` takes them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Where and how a fit runs; nothing here is meant to change the result beyond rounding.
+
+    `device`, `num_devices`, `strategy` and `precision` are Lightning's; `folder` keeps logs and checkpoints, from which
+    an interrupted fit goes on; without it nothing is written.
+    """
+
+    device: str = "cpu"
+    num_devices: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    folder: Path | None = None
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit went. `metrics` are those of the weights that were kept; empty without validation."""
+
+    epochs: int
+    best_epoch: int
+    examples: int
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def fit_ranking(
+    table: TokenTable,
+    train_UI: sp.csr_array,
+    *,
+    validation_UI: sp.csr_array | None = None,
+    config: FusionConfig | None = None,
+    hardware: Hardware | None = None,
+) -> tuple[HybridTower, FitReport]:
+    """Fits item and user vectors so that held-out items rank high.
+
+    Args:
+        table: tokens of all I items; items that nobody took are ranked by their content.
+        train_UI: positive weights of who took what. Rows may be empty.
+        validation_UI: held-out interactions of the same users and items, disjoint from training. They choose the epoch
+            and the bias of items that training does not know. Without them the fit runs for `max_epochs`.
+
+    Returns:
+        The tower in evaluation mode, on the CPU, and a report.
+
+    Raises:
+        TrainingError: for shapes that do not fit, weights that are not positive, no user with two interactions,
+            validation that is empty or present in training, or a loss that is not finite.
+    """
+    config, hardware = config or FusionConfig(), hardware or Hardware()
+    _check_interactions(table, train_UI, validation_UI)
+    L.seed_everything(config.seed, verbose=False)
+    examples = _Examples(train_UI, config.max_history)
+    fusion = _make_fusion(table, config)
+    usual_U = np.diff(train_UI.indptr) <= config.max_history
+    tower = HybridTower(
+        fusion,
+        np.bincount(train_UI[usual_U].indices, minlength=len(table)),
+        np.bincount(train_UI.indices, minlength=len(table)) > 0,
+        content_graph(table, fusion, config.neighbours),
+        smoothing=config.smoothing,
+        history_power=config.history_power,
+        id_dropout=config.id_dropout,
+        use_ids=config.use_ids,
+    )
+    task = _RankingTask(tower, table, examples, config, validation_UI, train_UI)
+    report = _run(task, examples, config, hardware)
+    tower.eval()
+    if validation_UI is not None:
+        report.metrics.update(task.choose_cold_quantile())
+    return tower, report
+
+
+def fit_alignment(
+    table: TokenTable, *, config: FusionConfig | None = None, hardware: Hardware | None = None
+) -> tuple[Fusion, FitReport]:
+    """Fits a fusion from content alone: the modalities of an item are drawn to each other, and from other items'.
+
+    Raises:
+        TrainingError: where fewer than two items have two modalities.
+    """
+    config, hardware = config or FusionConfig(), hardware or Hardware()
+    L.seed_everything(config.seed, verbose=False)
+    several_I = torch.stack([mask_IT.any(1) for mask_IT in table.masks.values()]).sum(0) > 1
+    if int(several_I.sum()) < 2:
+        raise TrainingError(f"{int(several_I.sum())} items have more than one modality: alignment needs at least two")
+    fusion = _make_fusion(table, config)
+    rows = several_I.nonzero().flatten()
+    report = _run(_AlignmentTask(fusion, table, config), _Rows(rows), config, hardware)
+    return fusion.eval(), report
+
+
+def _make_fusion(table: TokenTable, config: FusionConfig) -> Fusion:
+    widths = {modality: tokens_ITW.shape[2] for modality, tokens_ITW in table.tokens.items()}
+    fusion = FUSIONS[config.fusion](
+        widths,
+        dim=config.dim,
+        num_heads=config.num_heads,
+        input_dropout=config.input_dropout,
+        dropout=config.attention_dropout,
+        modality_dropout=config.modality_dropout,
+    )
+    fusion.calibrate(table.tokens, table.masks)
+    return fusion
+
+
+def _check_interactions(table: TokenTable, train_UI: sp.csr_array, validation_UI: sp.csr_array | None) -> None:
+    if train_UI.shape[1] != len(table):
+        raise TrainingError(f"interactions with {train_UI.shape[1]} items, tokens of {len(table)}")
+    if not (np.isfinite(train_UI.data) & (train_UI.data > 0)).all():
+        raise TrainingError("the weights of interactions must be positive and finite")
+    if validation_UI is None:
+        return
+    if validation_UI.shape != train_UI.shape:
+        raise TrainingError(f"validation of shape {validation_UI.shape}, training of shape {train_UI.shape}")
+    if not validation_UI.nnz:
+        raise TrainingError("validation is empty: leave it out to train for a fixed number of epochs")
+    if leaked := (train_UI.astype(bool).multiply(validation_UI.astype(bool))).nnz:
+        raise TrainingError(f"{leaked} of {validation_UI.nnz} validation interactions are present in training")
+
+
+class _Examples(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Every interaction of a user with at least one other: the target, and the rest as history.
+
+    An index is a batch: histories `(B, H)`, their weights `(B, H)` (zero at the target and beyond the end), and targets
+    `(B,)`.
+    """
+
+    def __init__(self, train_UI: sp.csr_array, max_history: int) -> None:
+        degrees_U = np.diff(train_UI.indptr)
+        users = np.flatnonzero((degrees_U > 1) & (degrees_U <= max_history))
+        if not len(users):
+            raise TrainingError(f"no user has between 2 and {max_history} interactions: there is nothing to learn from")
+        degrees, longest = degrees_U[users], int(degrees_U[users].max())
+        self.users_N = np.repeat(np.arange(len(users)), degrees)
+        starts = np.repeat(np.cumsum(degrees) - degrees, degrees)
+        self.positions_N = np.arange(len(self.users_N)) - starts
+        source_N = np.repeat(train_UI.indptr[users], degrees) + self.positions_N
+        self.items_N = train_UI.indices[source_N].astype(np.int64)
+        histories_UH, weights_UH = (
+            np.zeros((len(users), longest), np.int64),
+            np.zeros((len(users), longest), np.float32),
+        )
+        histories_UH[self.users_N, self.positions_N] = self.items_N
+        weights_UH[self.users_N, self.positions_N] = train_UI.data[source_N]
+        self.histories_UH, self.weights_UH = torch.from_numpy(histories_UH), torch.from_numpy(weights_UH)
+
+    def __len__(self) -> int:
+        return len(self.items_N)
+
+    def __deepcopy__(self, memo: object) -> _Examples:
+        return self
+
+    def __getitem__(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        users = self.users_N[rows]
+        weights_BH = self.weights_UH[users].clone()
+        weights_BH[torch.arange(len(rows)), torch.from_numpy(self.positions_N[rows])] = 0
+        return self.histories_UH[users], weights_BH, torch.from_numpy(self.items_N[rows])
+
+
+class _Rows(Dataset[Tensor]):
+    """Item rows; an index is a batch."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: np.ndarray) -> Tensor:
+        return self.rows[torch.from_numpy(index)]
+
+
+class _Batches(Sampler[np.ndarray]):
+    """Shuffled batches of indices, another order in every epoch, the same in every run with the same seed."""
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
+        return iter(np.array_split(order, len(self)))
+
+
+class _Task(L.LightningModule):
+    """What both fits share: the optimiser, the schedule, and the check of the loss."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def configure_optimizers(self) -> Any:
+        plain = [p for p in self.parameters() if p.ndim > 1]
+        free = [p for p in self.parameters() if p.ndim < 2]  # biases, gains and gates are not drawn to zero
+        groups = [{"params": plain, "weight_decay": self.config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        optimizer: torch.optim.Optimizer
+        if self.config.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=self.config.learning_rate, momentum=0.9)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._schedule(optimizer, total), "interval": "step"},
+        }
+
+    def _schedule(self, optimizer: torch.optim.Optimizer, total: int) -> LambdaLR:
+        warmup, cosine = self.config.warmup_steps, self.config.schedule == "cosine"
+
+        def factor(step: int) -> float:
+            rise = min(1.0, (step + 1) / (warmup + 1))
+            return rise * (0.5 + 0.5 * float(np.cos(np.pi * min(step / total, 1.0)))) if cosine else rise
+
+        return LambdaLR(optimizer, factor)
+
+    def _checked(self, loss: Tensor) -> Tensor:
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} in step {self.global_step}: check the tokens for values that are not "
+                "finite, or lower the learning rate"
+            )
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=1)
+        return loss
+
+
+class _RankingTask(_Task):
+    def __init__(
+        self,
+        tower: HybridTower,
+        table: TokenTable,
+        examples: _Examples,
+        config: FusionConfig,
+        validation_UI: sp.csr_array | None,
+        train_UI: sp.csr_array,
+    ) -> None:
+        super().__init__(config)
+        self.tower = tower
+        self.table = table
+        self.holdout = None if validation_UI is None else _Holdout(train_UI, validation_UI)
+        self.log_popularity_I = torch.from_numpy(
+            np.log(np.maximum(np.bincount(examples.items_N, minlength=len(table)), 0.5) / len(examples))
+        ).float()
+        self.offered = tower.offered_I.nonzero().flatten()
+        self.place_I = torch.full((len(table),), -1).index_copy(0, self.offered, torch.arange(len(self.offered)))
+
+    def on_fit_start(self) -> None:
+        for name in ("table", "log_popularity_I", "offered", "place_I"):
+            setattr(self, name, getattr(self, name).to(self.device))
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
+        histories_BH, weights_BH, targets_B = batch
+        seen = weights_BH.nonzero(as_tuple=True)
+        hidden = (seen[0], self.place_I[histories_BH[seen]])
+        weights_BH = self._shorten(weights_BH)
+
+        def loss_of(tokens: Mapping[str, Tensor]) -> Tensor:
+            items = self.tower(TokenTable(tokens, self.table.masks, self.table.times))
+            users_BD = self.tower.users(items.vectors_ID, histories_BH, weights_BH)
+            loss = self._objective(users_BD, items, targets_B, hidden)
+            if self.config.alignment_weight:
+                loss = loss + self.config.alignment_weight * self._alignment(items)
+            return loss
+
+        loss = loss_of(self.table.tokens)
+        if self.config.adversarial_weight:
+            worst = adversarial(loss_of, self.table.tokens, self.config.adversarial_epsilon)
+            loss = loss + self.config.adversarial_weight * worst
+        return self._checked(loss)
+
+    def _shorten(self, weights_BH: Tensor) -> Tensor:
+        if not self.config.shorten_history:
+            return weights_BH
+        draw_BH = torch.rand_like(weights_BH) * (weights_BH > 0)
+        one_BH = torch.zeros_like(weights_BH).scatter(1, draw_BH.argmax(1, keepdim=True), 1.0) * weights_BH
+        short_B1 = torch.rand_like(weights_BH[:, :1]) < self.config.shorten_history
+        return torch.where(short_B1, one_BH, weights_BH)
+
+    def _objective(self, users_BD: Tensor, items: Items, targets_B: Tensor, hidden: tuple[Tensor, Tensor]) -> Tensor:
+        if self.config.objective == "full_softmax":
+            return full_softmax(
+                users_BD,
+                items.vectors_ID[self.offered],
+                self.place_I[targets_B],
+                bias_I=items.bias_I[self.offered],
+                hidden=hidden,
+                label_smoothing=self.config.label_smoothing,
+            )
+        vectors_BD, bias_B = items.vectors_ID[targets_B], items.bias_I[targets_B]
+        if self.config.objective == "in_batch_softmax":
+            return in_batch_softmax(users_BD, vectors_BD, targets_B, self.log_popularity_I[targets_B], bias_B=bias_B)
+        size = (len(targets_B), self.config.num_negatives)
+        negatives_BN = self.offered[torch.randint(len(self.offered), size, device=self.device)]
+        positive_B = (users_BD * vectors_BD).sum(1) + bias_B
+        negative_BN = torch.einsum("bd,bnd->bn", users_BD, items.vectors_ID[negatives_BN]) + items.bias_I[negatives_BN]
+        return (sampled_binary if self.config.objective == "binary" else bpr)(positive_B, negative_BN)
+
+    def _alignment(self, items: Items) -> Tensor:
+        assert items.fused is not None
+        weights = items.fused.token_weights
+        chosen = torch.randperm(len(items.fused.vectors_BD), device=self.device)[:ALIGNMENT_ITEMS]
+        vectors = {m: x[chosen] for m, x in items.fused.modality_vectors.items()}
+        there = {m: (weights[m] > 0).any(1)[chosen] for m in vectors}
+        return modality_alignment(vectors, there, self.config.temperature)
+
+    def val_dataloader(self) -> Any:
+        return [] if self.holdout is None else DataLoader(_Rows(torch.zeros(1, dtype=torch.long)), batch_size=None,
+                                                          sampler=_Batches(1, 1, 0))  # fmt: skip
+
+    def validation_step(self, batch: Tensor, batch_index: int) -> None:
+        for name, value in self._evaluate().items():
+            self.log(name, value, prog_bar=True, batch_size=1)
+
+    def _evaluate(self) -> dict[str, float]:
+        assert self.holdout is not None
+        with torch.no_grad():
+            items = self.tower(self.table)
+            users_UD = self.holdout.users(self.tower, items.vectors_ID)
+        return self.holdout.metrics(users_UD, items.vectors_ID, items.bias_I)
+
+    def choose_cold_quantile(self) -> dict[str, float]:
+        """Sets the bias of items unknown to training to what serves validation best; its metrics."""
+        assert self.holdout is not None
+        self.table = self.table.to(torch.device("cpu"))
+        best = self._evaluate()
+        if self.tower.offered_I[self.holdout.target_items].all():
+            return best
+        kept = float(self.tower.cold_quantile)
+        for quantile in COLD_QUANTILES:
+            self.tower.cold_quantile.fill_(quantile)
+            metrics = self._evaluate()
+            if metrics["val_score"] > best["val_score"]:
+                best, kept = metrics, quantile
+        self.tower.cold_quantile.fill_(kept)
+        return best
+
+
+class _AlignmentTask(_Task):
+    def __init__(self, fusion: Fusion, table: TokenTable, config: FusionConfig) -> None:
+        super().__init__(config)
+        self.fusion = fusion
+        self.table = table
+
+    def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
+        items = self.table.select(rows.cpu()).to(self.device)
+        fused = self.fusion(items.tokens, items.masks, items.times)
+        # The fused vector stands beside the modalities: it has to agree with each, so attention and gates learn too.
+        vectors = {**fused.modality_vectors, "": fused.vectors_BD}
+        there = {**{m: mask_BT.any(1) for m, mask_BT in items.masks.items()}, "": items.there_I}
+        return self._checked(modality_alignment(vectors, there, self.config.temperature))
+
+
+class _Holdout:
+    """Validation users: their training histories, and the items held out."""
+
+    def __init__(self, train_UI: sp.csr_array, validation_UI: sp.csr_array) -> None:
+        users = np.flatnonzero(np.diff(validation_UI.indptr))
+        self.history = sp.csr_array(train_UI[users])
+        self.truth = sp.csr_array(validation_UI[users]).astype(bool)
+        self.target_items = torch.from_numpy(np.unique(self.truth.indices).astype(np.int64))
+
+    def __deepcopy__(self, memo: object) -> _Holdout:
+        return self
+
+    def users(self, tower: HybridTower, vectors_ID: Tensor) -> Tensor:
+        vectors = vectors_ID.float().cpu().numpy()
+        totals_U1 = np.maximum(np.asarray(self.history.sum(axis=1)).reshape(-1, 1), 1e-6)
+        sums_UD = (self.history @ vectors) / totals_U1**tower.history_power
+        return torch.from_numpy(sums_UD.astype(np.float32)).to(vectors_ID.device) + tower.null_D
+
+    def metrics(
+        self, users_UD: Tensor, vectors_ID: Tensor, bias_I: Tensor, users_at_once: int = 1024
+    ) -> dict[str, float]:
+        """Mean Recall@20 and NDCG@20 over all items but those of the history; `val_score` is their sum."""
+        k = min(EVALUATION_K, vectors_ID.shape[0])
+        discounts_K = 1 / torch.log2(torch.arange(k, device=vectors_ID.device) + 2.0)
+        ideal_K = discounts_K.cumsum(0)
+        recall, ndcg = [], []
+        for start in range(0, len(users_UD), users_at_once):
+            rows = slice(start, start + users_at_once)
+            scores_UI = users_UD[rows].float() @ vectors_ID.T.float() + bias_I
+            seen = self.history[rows].tocoo()
+            scores_UI[torch.from_numpy(seen.row).long(), torch.from_numpy(seen.col).long()] = -torch.inf
+            truth_UI = torch.from_numpy(self.truth[rows].toarray()).to(scores_UI.device)
+            hit_UK = truth_UI.gather(1, scores_UI.topk(k, dim=1).indices).float()
+            total_U = truth_UI.sum(1)
+            recall.append(hit_UK.sum(1) / total_U)
+            ndcg.append(hit_UK @ discounts_K / ideal_K[total_U.clamp(max=k) - 1])
+        values = {"val_recall@20": float(torch.cat(recall).mean()), "val_ndcg@20": float(torch.cat(ndcg).mean())}
+        return {**values, "val_score": sum(values.values())}
+
+
+def _run(task: _Task, dataset: Dataset[Any], config: FusionConfig, hardware: Hardware) -> FitReport:
+    started = time.monotonic()
+    size = len(dataset)  # type: ignore[arg-type]
+    loader = DataLoader(dataset, batch_size=None, sampler=_Batches(size, config.batch_size, config.seed))
+    validated = getattr(task, "holdout", None) is not None
+    best = _BestWeights() if validated else None
+    trainer = _make_trainer(config, hardware, best)
+    last = None if hardware.folder is None else hardware.folder / "checkpoints" / "last.ckpt"
+    resume = str(last) if last is not None and last.exists() else None
+    logger.info("fitting %d examples on %s%s", size, hardware.device, ", resumed" if resume else "")
+    trainer.fit(task, loader, ckpt_path=resume, weights_only=False)
+    best_epoch = trainer.current_epoch - 1
+    if best is not None:
+        best_epoch = best.restore(task)
+    return FitReport(trainer.current_epoch, best_epoch, size, time.monotonic() - started)
+
+
+class _BestWeights(Callback):
+    """Keeps the weights of the best validated epoch in memory."""
+
+    def __init__(self) -> None:
+        self.score, self.epoch, self.weights = -1.0, -1, dict[str, Tensor]()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        score = float(trainer.callback_metrics["val_score"])
+        if score > self.score and not trainer.sanity_checking:
+            self.score, self.epoch = score, trainer.current_epoch
+            self.weights = {name: x.detach().cpu().clone() for name, x in pl_module.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.score, self.epoch, self.weights = state_dict["score"], state_dict["epoch"], state_dict["weights"]
+
+    def restore(self, task: L.LightningModule) -> int:
+        """Loads the best weights; their epoch."""
+        task.cpu().load_state_dict(self.weights)
+        return self.epoch
+
+
+def _make_trainer(config: FusionConfig, hardware: Hardware, best: _BestWeights | None) -> L.Trainer:
+    callbacks: list[Callback] = []
+    if config.ema_decay:
+        callbacks.append(_WarmAverage(config.ema_decay))
+    if best is not None:
+        callbacks += [best, EarlyStopping("val_score", mode="max", patience=config.patience)]
+    if hardware.progress:
+        callbacks.append(TQDMProgressBar())
+    loggers: list[Logger] = []
+    if hardware.folder is not None:
+        loggers = [CSVLogger(hardware.folder, "logs", "csv"), TensorBoardLogger(hardware.folder, "logs", "tensorboard")]
+        callbacks.append(ModelCheckpoint(hardware.folder / "checkpoints", save_last=True, save_top_k=0))
+    return L.Trainer(
+        accelerator=hardware.device,
+        devices=hardware.num_devices,
+        strategy=hardware.strategy,
+        precision=hardware.precision,  # type: ignore[arg-type]
+        max_epochs=config.max_epochs,
+        gradient_clip_val=config.gradient_clip or None,
+        callbacks=callbacks,
+        logger=loggers,
+        enable_checkpointing=hardware.folder is not None,
+        enable_progress_bar=hardware.progress,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        deterministic=hardware.device == "cpu",
+        use_distributed_sampler=False,
+    )
+
+
+class _WarmAverage(EMAWeightAveraging):
+    """Averaged weights that do not remember the start: the decay rises to its value over the first steps."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(decay=decay)
+
+        def average(old: Tensor, new: Tensor, num_averaged: Tensor) -> Tensor:
+            steps = num_averaged.to(old.device)
+            weight = torch.minimum(torch.tensor(decay, device=old.device), (1 + steps) / (10 + steps))
+            return torch.lerp(new, old, weight.to(old.dtype)) if old.is_floating_point() else new
+
+        self._kwargs = {"avg_fn": average}

@@ -1,0 +1,266 @@
+"""Exact top-k of users against items.
+
+    >>> import numpy as np
+    >>> from mmrec.ranker import Ranker
+    >>> ranker = Ranker(np.eye(4, dtype=np.float32))
+    >>> rows_UK, scores_UK = ranker.top_k(np.array([[0.1, 0.4, 0.3, 0.2]], dtype=np.float32), k=2)
+    >>> rows_UK
+    array([[1, 2]])
+
+The result is that of sorting all scores computed in float64, equal scores by ascending item row. The work is done in
+float32, block by block; a few more items than asked for are scored again in float64, and where rounding could have
+hidden one, that user is ranked in float64 altogether. Memory is bounded by a block, not by users times items.
+Places that no item is left for hold row -1 and score -inf.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec.errors import MMRecError
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+    import torch
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+ITEMS_AT_ONCE = 65_536
+SCORES_AT_ONCE = 2**25
+SPARE = 16
+
+
+class RankingError(MMRecError):
+    """Vectors, exclusions or candidates that do not fit together."""
+
+
+class Ranker:
+    """Ranks items by the dot product of user and item vectors, plus a bias of the item.
+
+    Args:
+        vectors_ID: item vectors.
+        bias_I: added to every score of an item; none is zero.
+        device: where blocks are scored: "cpu" or a CUDA device.
+
+    Raises:
+        RankingError: for shapes that do not fit, or values that are not finite.
+    """
+
+    def __init__(self, vectors_ID: Floats, bias_I: Floats | None = None, *, device: str = "cpu") -> None:
+        bias_I = np.zeros(len(vectors_ID), np.float32) if bias_I is None else bias_I
+        if vectors_ID.ndim != 2 or bias_I.shape != vectors_ID.shape[:1]:
+            raise RankingError(f"item vectors {vectors_ID.shape} and biases {bias_I.shape} do not fit")
+        if not (np.isfinite(vectors_ID).all() and np.isfinite(bias_I).all()):
+            raise RankingError("item vectors and biases must be finite")
+        # The bias is one more feature, to which every user has weight one.
+        self.vectors_IE = np.ascontiguousarray(np.column_stack([vectors_ID, bias_I]), dtype=np.float32)
+        self.device = device
+
+    @property
+    def num_items(self) -> int:
+        return len(self.vectors_IE)
+
+    def top_k(
+        self,
+        users_UD: Floats,
+        k: int,
+        *,
+        exclude_UI: sp.csr_array | None = None,
+        allowed_I: NDArray[np.bool_] | None = None,
+    ) -> tuple[Rows, Floats]:
+        """The best items of each user: rows and scores, each `(U, min(k, I))`, best first.
+
+        Args:
+            exclude_UI: nonzero where an item must not stand in a user's list, as what was seen already.
+            allowed_I: the items that may stand in any list; none is all of them.
+        """
+        users_UE = self._extend(users_UD)
+        k = self._check_k(k)
+        if exclude_UI is not None and exclude_UI.shape != (len(users_UE), self.num_items):
+            raise RankingError(f"exclusions {exclude_UI.shape}, expected {(len(users_UE), self.num_items)}")
+        if allowed_I is not None and (allowed_I.shape != (self.num_items,) or allowed_I.dtype != bool):
+            raise RankingError(
+                f"allowed items must be bool {(self.num_items,)}, got {allowed_I.dtype} {allowed_I.shape}"
+            )
+        rows_UK = np.empty((len(users_UE), k), np.int64)
+        scores_UK = np.empty((len(users_UE), k), np.float32)
+        users_at_once = max(1, SCORES_AT_ONCE // min(ITEMS_AT_ONCE, max(self.num_items, 1)))
+        for start in range(0, len(users_UE), users_at_once):
+            block = slice(start, min(start + users_at_once, len(users_UE)))
+            hidden = None if exclude_UI is None else _Hidden(exclude_UI[block])
+            rows_UK[block], scores_UK[block] = self._rank_block(users_UE[block], k, hidden, allowed_I)
+        return rows_UK, scores_UK
+
+    def rank_candidates(self, users_UD: Floats, candidates_UC: Rows, k: int) -> tuple[Rows, Floats]:
+        """The best of each user's own candidates (rows, -1 for none): rows and scores, each `(U, min(k, C))`."""
+        users_UE = self._extend(users_UD)
+        if candidates_UC.ndim != 2 or len(candidates_UC) != len(users_UE):
+            raise RankingError(f"candidates {candidates_UC.shape} for {len(users_UE)} users, expected (U, C)")
+        if candidates_UC.size and (candidates_UC.max() >= self.num_items or candidates_UC.min() < -1):
+            raise RankingError(f"candidates name item rows outside 0 to {self.num_items - 1}")
+        return self._sort_exactly(users_UE, candidates_UC, min(self._check_k(k), candidates_UC.shape[1]))
+
+    def score(self, users_ND: Floats, items_N: Rows) -> Floats:
+        """The scores of N pairs of a user vector and an item row `(N,)`."""
+        users_NE = self._extend(users_ND)
+        if items_N.shape != (len(users_NE),):
+            raise RankingError(f"{len(users_NE)} user vectors and item rows of shape {items_N.shape} are no pairs")
+        if items_N.size and (items_N.min() < 0 or items_N.max() >= self.num_items):
+            raise RankingError(f"items name rows outside 0 to {self.num_items - 1}")
+        scores_N: Floats = np.einsum(
+            "ne,ne->n", users_NE, self.vectors_IE[items_N], dtype=np.float64, optimize=False
+        ).astype(np.float32)
+        return scores_N
+
+    def _extend(self, users_UD: Floats) -> Floats:
+        if users_UD.ndim != 2 or users_UD.shape[1] != self.vectors_IE.shape[1] - 1:
+            raise RankingError(f"user vectors {users_UD.shape}, expected (U, {self.vectors_IE.shape[1] - 1})")
+        if not np.isfinite(users_UD).all():
+            raise RankingError("user vectors must be finite")
+        return np.column_stack([users_UD, np.ones(len(users_UD))]).astype(np.float32)
+
+    def _check_k(self, k: int) -> int:
+        if k < 1:
+            raise RankingError(f"k must be at least 1, got {k}")
+        return min(k, self.num_items)
+
+    def _rank_block(
+        self, users_UE: Floats, k: int, hidden: _Hidden | None, allowed_I: NDArray[np.bool_] | None
+    ) -> tuple[Rows, Floats]:
+        rows_UC, scores_UC = self._shortlist(users_UE, min(k + SPARE, self.num_items), hidden, allowed_I)
+        rows_UK, sorted_UK = self._sort_exactly(users_UE, rows_UC, k)
+        if rows_UC.shape[1] < self.num_items:
+            # Outside the shortlist nothing scores above its float32 minimum; rounding moves either side by `slack_U`.
+            norms = np.linalg.norm(users_UE, axis=1), np.linalg.norm(self.vectors_IE, axis=1).max()
+            slack_U = 2 * users_UE.shape[1] * np.finfo(np.float32).eps * norms[0] * norms[1]
+            unsure_U = scores_UC.min(1) > sorted_UK[:, -1] - slack_U
+            for user in np.flatnonzero(unsure_U).tolist():
+                rows_UK[user], sorted_UK[user] = self._rank_in_float64(users_UE[user], user, k, hidden, allowed_I)
+        return rows_UK, sorted_UK
+
+    def _shortlist(
+        self, users_UE: Floats, size: int, hidden: _Hidden | None, allowed_I: NDArray[np.bool_] | None
+    ) -> tuple[Rows, Floats]:
+        """The best `size` items of each user by float32 scores, in no order."""
+        import torch
+
+        users = torch.from_numpy(users_UE).to(self.device)
+        best_scores: torch.Tensor | None = None
+        best_rows: torch.Tensor | None = None
+        for start in range(0, self.num_items, ITEMS_AT_ONCE):
+            items = slice(start, min(start + ITEMS_AT_ONCE, self.num_items))
+            scores = self._score_block(users_UE, users, items)
+            if allowed_I is not None:
+                scores[:, torch.from_numpy(~allowed_I[items]).to(self.device)] = -torch.inf
+            if hidden is not None:
+                scores[hidden.within(items, self.device)] = -torch.inf
+            top = scores.topk(min(size, scores.shape[1]), dim=1, sorted=False)
+            rows, values = top.indices + start, top.values
+            if best_scores is not None and best_rows is not None:
+                merged = torch.cat([best_scores, values], 1)
+                top = merged.topk(min(size, merged.shape[1]), dim=1, sorted=False)
+                rows, values = torch.cat([best_rows, rows], 1).gather(1, top.indices), top.values
+            best_scores, best_rows = values, rows
+        assert best_scores is not None and best_rows is not None
+        rows_UC, scores_UC = best_rows.cpu().numpy(), best_scores.cpu().numpy()
+        return np.where(np.isneginf(scores_UC), -1, rows_UC), scores_UC
+
+    def _score_block(self, users_UE: Floats, users: torch.Tensor, items: slice) -> torch.Tensor:
+        import torch
+
+        if self.device == "cpu":  # numpy's BLAS is the faster one on many processors
+            return torch.from_numpy(users_UE @ self.vectors_IE[items].T)
+        return users @ torch.from_numpy(self.vectors_IE[items]).to(self.device).T
+
+    def _sort_exactly(self, users_UE: Floats, rows_UC: Rows, k: int) -> tuple[Rows, Floats]:
+        """The best k of each user's candidates by float64 score, equal ones by row."""
+        vectors_UCE = self.vectors_IE[rows_UC].astype(np.float64)
+        scores_UC = np.einsum("ue,uce->uc", users_UE.astype(np.float64), vectors_UCE)
+        scores_UC[rows_UC < 0] = -np.inf
+        order_UK = np.lexsort((rows_UC, -scores_UC), axis=1)[:, :k]
+        return np.take_along_axis(rows_UC, order_UK, 1), np.take_along_axis(scores_UC, order_UK, 1).astype(np.float32)
+
+    def _rank_in_float64(
+        self, user_E: Floats, user: int, k: int, hidden: _Hidden | None, allowed_I: NDArray[np.bool_] | None
+    ) -> tuple[Rows, Floats]:
+        scores_I = np.concatenate(
+            [
+                np.einsum(
+                    "e,ie->i", user_E.astype(np.float64), self.vectors_IE[at : at + ITEMS_AT_ONCE].astype(np.float64)
+                )
+                for at in range(0, self.num_items, ITEMS_AT_ONCE)
+            ]
+        )
+        if allowed_I is not None:
+            scores_I[~allowed_I] = -np.inf
+        if hidden is not None:
+            scores_I[hidden.of(user)] = -np.inf
+        rows_K = np.argsort(-scores_I, kind="stable")[:k]
+        scores_K = scores_I[rows_K]
+        return np.where(np.isneginf(scores_K), -1, rows_K), scores_K.astype(np.float32)
+
+
+class _Hidden:
+    """The excluded pairs of a block of users, by item block without a loop over users."""
+
+    def __init__(self, exclude_UI: sp.csr_array) -> None:
+        self.matrix = exclude_UI
+        users_N = np.repeat(np.arange(exclude_UI.shape[0]), np.diff(exclude_UI.indptr))
+        order = np.argsort(exclude_UI.indices, kind="stable")
+        self.users_N, self.items_N = users_N[order], exclude_UI.indices[order].astype(np.int64)
+
+    def within(self, items: slice, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        low, high = np.searchsorted(self.items_N, [items.start, items.stop])
+        users = torch.from_numpy(self.users_N[low:high]).to(device)
+        return users, torch.from_numpy(self.items_N[low:high] - items.start).to(device)
+
+    def of(self, user: int) -> Rows:
+        start, end = self.matrix.indptr[user], self.matrix.indptr[user + 1]
+        rows: Rows = self.matrix.indices[start:end]
+        return rows
+
+
+def diversify(rows_UC: Rows, scores_UC: Floats, vectors_ID: Floats, k: int, *, diversity: float) -> tuple[Rows, Floats]:
+    """Re-ranks lists by maximal marginal relevance (Carbonell and Goldstein 1998).
+
+    One place after another goes to the item with the best `(1 - diversity) * relevance - diversity * similarity`, where
+    relevance is the score scaled to 0..1 within the list and similarity the greatest cosine to an item chosen before.
+
+    Args:
+        rows_UC: lists to choose from, longer than k, -1 for none.
+        diversity: 0 keeps the order of the scores; 1 looks at similarity alone after the first item.
+
+    Returns:
+        Rows and their scores, each `(U, min(k, C))`.
+    """
+    if not 0 <= diversity <= 1:
+        raise RankingError(f"diversity must be between 0 and 1, got {diversity}")
+    there_UC = rows_UC >= 0
+    unit_ID = vectors_ID / np.maximum(np.linalg.norm(vectors_ID, axis=1, keepdims=True), 1e-12)
+    vectors_UCD = unit_ID[rows_UC]
+    high_U1 = np.where(there_UC, scores_UC, -np.inf).max(1, keepdims=True, initial=-np.inf)
+    low_U1 = np.where(there_UC, scores_UC, np.inf).min(1, keepdims=True, initial=np.inf)
+    range_U1 = np.where(high_U1 > low_U1, high_U1 - low_U1, 1.0)
+    relevance_UC = np.where(there_UC, (scores_UC - np.where(there_UC, low_U1, 0.0)) / range_U1, -np.inf)
+    users = np.arange(len(rows_UC))
+    value_UC, nearest_UC = relevance_UC.copy(), np.full(rows_UC.shape, -1.0)
+    picks = []
+    for _ in range(min(k, rows_UC.shape[1])):
+        pick_U = value_UC.argmax(1)
+        picks.append(np.where(np.isneginf(value_UC[users, pick_U]), -1, pick_U))
+        relevance_UC[users, pick_U] = -np.inf
+        cosine_UC = np.einsum("ucd,ud->uc", vectors_UCD, vectors_UCD[users, pick_U])
+        nearest_UC = np.maximum(nearest_UC, cosine_UC)
+        with np.errstate(invalid="ignore"):
+            value_UC = (1 - diversity) * relevance_UC - diversity * nearest_UC
+        value_UC[np.isneginf(relevance_UC)] = -np.inf
+    picks_UK = np.stack(picks, axis=1)
+    rows_UK = np.where(picks_UK >= 0, np.take_along_axis(rows_UC, picks_UK, 1), -1)
+    scores_UK = np.where(picks_UK >= 0, np.take_along_axis(scores_UC, picks_UK, 1), np.float32(-np.inf))
+    return rows_UK, scores_UK

@@ -1,0 +1,144 @@
+"""The ranker against a float64 sort of all scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from mmrec import ranker as module
+from mmrec.ranker import Ranker, RankingError, diversify
+
+
+def reference(users_UD, vectors_ID, bias_I, k, hidden_UI=None, allowed_I=None):  # type: ignore[no-untyped-def]
+    """Sorts everything in float64; equal scores by row."""
+    scores_UI = users_UD.astype(np.float64) @ vectors_ID.astype(np.float64).T + bias_I.astype(np.float64)
+    if hidden_UI is not None:
+        scores_UI[hidden_UI] = -np.inf
+    if allowed_I is not None:
+        scores_UI[:, ~allowed_I] = -np.inf
+    rows_UK = np.argsort(-scores_UI, axis=1, kind="stable")[:, :k]
+    scores_UK = np.take_along_axis(scores_UI, rows_UK, 1)
+    return np.where(np.isneginf(scores_UK), -1, rows_UK), scores_UK
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ITEMS_AT_ONCE", 100)
+    monkeypatch.setattr(module, "SCORES_AT_ONCE", 700)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("k", [1, 20, 200])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("limits", ["none", "exclude", "allowed", "both"])
+def test_identical_to_a_float64_sort(k: int, ties: bool, limits: str) -> None:
+    rng = np.random.default_rng(k)
+    users_UD, vectors_ID = (rng.normal(size=(n, 16)).astype(np.float32) for n in (23, 530))
+    bias_I = rng.normal(size=530).astype(np.float32)
+    if ties:  # small whole numbers and copies: exact ties, far more than fit any shortlist
+        users_UD, vectors_ID, bias_I = users_UD.round(), (vectors_ID / 2).round(), np.zeros(530, np.float32)
+        vectors_ID[100:400] = vectors_ID[7]
+    hidden_UI = rng.random((23, 530)) < 0.3 if limits in {"exclude", "both"} else None
+    allowed_I = rng.random(530) < 0.2 if limits in {"allowed", "both"} else None
+    rows_UK, scores_UK = Ranker(vectors_ID, bias_I).top_k(
+        users_UD, k, exclude_UI=None if hidden_UI is None else sp.csr_array(hidden_UI), allowed_I=allowed_I
+    )
+    expected_rows, expected_scores = reference(users_UD, vectors_ID, bias_I, k, hidden_UI, allowed_I)
+    assert (rows_UK == expected_rows).all()
+    assert np.allclose(scores_UK, expected_scores, rtol=1e-6, atol=1e-6)
+
+
+def test_rounding_does_not_hide_an_item() -> None:
+    rng = np.random.default_rng(0)
+    users_UD = rng.normal(size=(5, 64)).astype(np.float32) * 100
+    near_ID = np.repeat(rng.normal(size=(1, 64)), 3000, axis=0) * 100
+    vectors_ID = (near_ID + rng.normal(size=near_ID.shape) * 1e-5).astype(np.float32)  # differences below float32 sums
+    rows_UK, _ = Ranker(vectors_ID).top_k(users_UD, 20)
+    scores_UI = np.einsum("ud,id->ui", users_UD.astype(np.float64), vectors_ID.astype(np.float64))
+    assert (rows_UK == np.argsort(-scores_UI, axis=1, kind="stable")[:, :20]).all()
+
+
+def test_many_and_one_agree_and_score_agrees() -> None:
+    rng = np.random.default_rng(1)
+    users_UD, vectors_ID = (rng.normal(size=(n, 8)).astype(np.float32) for n in (9, 50))
+    ranker = Ranker(vectors_ID, rng.normal(size=50).astype(np.float32))
+    rows_UK, scores_UK = ranker.top_k(users_UD, 5)
+    for user in range(9):
+        rows_1K, scores_1K = ranker.top_k(users_UD[[user]], 5)
+        assert (rows_1K[0] == rows_UK[user]).all() and (scores_1K[0] == scores_UK[user]).all()
+    pairs = ranker.score(np.repeat(users_UD, 5, axis=0), rows_UK.ravel())
+    assert np.allclose(pairs, scores_UK.ravel(), rtol=1e-6)
+
+
+def test_candidates_are_ranked_among_themselves() -> None:
+    ranker = Ranker(np.arange(10, dtype=np.float32)[:, None])
+    rows_UK, scores_UK = ranker.rank_candidates(np.ones((2, 1), np.float32), np.array([[3, 7, 5], [2, -1, -1]]), k=2)
+    assert rows_UK.tolist() == [[7, 5], [2, -1]]
+    assert scores_UK.tolist() == [[7, 5], [2, -np.inf]]
+
+
+def test_what_is_left_when_little_is() -> None:
+    ranker = Ranker(np.arange(3, dtype=np.float32)[:, None])
+    users_UD = np.ones((1, 1), np.float32)
+    assert ranker.top_k(users_UD, 50)[0].tolist() == [[2, 1, 0]]
+    rows_UK, scores_UK = ranker.top_k(users_UD, 2, allowed_I=np.zeros(3, bool))
+    assert rows_UK.tolist() == [[-1, -1]] and np.isneginf(scores_UK).all()
+    rows_UK, _ = ranker.top_k(users_UD, 3, exclude_UI=sp.csr_array(np.array([[0, 1, 0]])))
+    assert rows_UK.tolist() == [[2, 0, -1]]
+    assert ranker.top_k(np.empty((0, 1), np.float32), 2)[0].shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda r, u: r.top_k(u, 0), "k must be"),
+        (lambda r, u: r.top_k(u[:, :2], 3), "user vectors"),
+        (lambda r, u: r.top_k(u * np.nan, 3), "finite"),
+        (lambda r, u: r.top_k(u, 3, exclude_UI=sp.csr_array((2, 9))), "exclusions"),
+        (lambda r, u: r.top_k(u, 3, allowed_I=np.ones(4, bool)), "allowed"),
+        (lambda r, u: r.rank_candidates(u, np.array([[0], [11]]), 1), "outside"),
+        (lambda r, u: r.score(u, np.array([0, -1])), "outside"),
+        (lambda r, u: r.score(u, np.array([0])), "no pairs"),
+        (lambda r, u: Ranker(np.full((2, 2), np.nan, np.float32)), "finite"),
+        (lambda r, u: Ranker(np.ones((2, 2), np.float32), np.ones(3, np.float32)), "do not fit"),
+    ],
+)
+def test_bad_input_is_refused(call, words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(RankingError, match=words):
+        call(Ranker(np.ones((10, 3), np.float32)), np.ones((2, 3), np.float32))
+
+
+def test_marginal_relevance_matches_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    vectors_ID = rng.normal(size=(60, 5)).astype(np.float32)
+    rows_UC = np.stack([rng.permutation(60)[:15] for _ in range(6)])
+    scores_UC = -np.sort(-rng.random((6, 15)).astype(np.float32), axis=1)
+    rows_UC[3, 10:], scores_UC[3, 10:] = -1, -np.inf
+    rows_UK, scores_UK = diversify(rows_UC, scores_UC, vectors_ID, 12, diversity=0.4)
+    unit_ID = vectors_ID / np.linalg.norm(vectors_ID, axis=1, keepdims=True)
+    for user in range(6):
+        left = [c for c in range(15) if rows_UC[user, c] >= 0]
+        scores = scores_UC[user, left]
+        relevance = dict(zip(left, (scores - scores.min()) / (scores.max() - scores.min()), strict=True))
+        chosen: list[int] = []
+        while left and len(chosen) < 12:
+            near = {
+                c: max((unit_ID[rows_UC[user, c]] @ unit_ID[rows_UC[user, d]] for d in chosen), default=-1)
+                for c in left
+            }
+            best = max(left, key=lambda c: 0.6 * relevance[c] - 0.4 * near[c])
+            chosen.append(best)
+            left.remove(best)
+        assert rows_UK[user, : len(chosen)].tolist() == rows_UC[user, chosen].tolist()
+        assert (rows_UK[user, len(chosen) :] == -1).all()
+        assert np.allclose(scores_UK[user, : len(chosen)], scores_UC[user, chosen])
+
+
+def test_no_diversity_keeps_the_order_and_much_spreads() -> None:
+    vectors_ID = np.array([[1, 0], [1, 0.01], [1, 0.02], [0, 1]], dtype=np.float32)
+    rows_UC, scores_UC = np.array([[0, 1, 2, 3]]), np.array([[4.0, 3.9, 3.8, 1.0]], dtype=np.float32)
+    assert diversify(rows_UC, scores_UC, vectors_ID, 3, diversity=0)[0].tolist() == [[0, 1, 2]]
+    assert diversify(rows_UC, scores_UC, vectors_ID, 2, diversity=0.9)[0].tolist() == [[0, 3]]
+    with pytest.raises(RankingError, match="diversity"):
+        diversify(rows_UC, scores_UC, vectors_ID, 2, diversity=2)
