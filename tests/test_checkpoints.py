@@ -1,6 +1,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -309,6 +311,16 @@ class TestFingerprints:
         assert (
             load("open-clip", copied / "open-clip").fingerprint != load("open-clip", written / "open-clip").fingerprint
         )
+
+
+def test_loading_sets_up_no_logging(written):
+    code = (
+        "import logging; from encoders.base import load_encoder;"
+        f"load_encoder('open-clip', checkpoint={str(written / 'open-clip')!r}, device='cpu').encode_text(['a dog']);"
+        "assert not logging.getLogger().handlers"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("", "")
 
 
 def test_locate_expands_home(tmp_path, monkeypatch, written):
