@@ -165,7 +165,7 @@ class Recommender:
         """The best items: ids and scores `(U, K)`, or `(K,)` for one user; K is at most the number of items.
 
         Args:
-            users: ids, or user vectors `(U, D)`. Unknown ids are ranked as users without history, with a warning.
+            users: ids, or float vectors `(U, D)` as `user_vector` makes them, `(D,)` for one. Unknown ids are ranked as users without history, with a warning.
             exclude_seen: leave out what a known user took in training.
             where: column of the catalog -> a value, a collection of values, or a predicate; other items are left out.
             candidates: the only items that may be recommended.
@@ -183,7 +183,8 @@ class Recommender:
             cold_I = ~self._files.offered_I & (True if allowed_I is None else allowed_I)
             rows_UK, scores_UK = self._with_cold(rows_UK, scores_UK, vectors_UD, cold_places, exclude_UI, cold_I)
         ids_UK = self._to_ids(rows_UK)
-        return (ids_UK[0], scores_UK[0]) if isinstance(users, str) or vectors_UD is users else (ids_UK, scores_UK)
+        is_one = isinstance(users, str) or (isinstance(users, np.ndarray) and users.ndim == 1)
+        return (ids_UK[0], scores_UK[0]) if is_one else (ids_UK, scores_UK)
 
     def score(self, users: str | Sequence[str], items: Sequence[str]) -> Floats:
         """Fused scores `(N,)`: of one user for each of the items, or of pairs of as many users as items."""
