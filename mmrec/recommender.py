@@ -165,7 +165,8 @@ class Recommender:
         """The best items: ids and scores `(U, K)`, or `(K,)` for one user; K is at most the number of items.
 
         Args:
-            users: ids, or float vectors `(U, D)` as `user_vector` makes them, `(D,)` for one. Unknown ids are ranked as users without history, with a warning.
+            users: ids, or float vectors `(U, D)` as `user_vector` makes them, `(D,)` for one. Unknown ids are ranked as
+                users without history, with a warning.
             exclude_seen: leave out what a known user took in training.
             where: column of the catalog -> a value, a collection of values, or a predicate; other items are left out.
             candidates: the only items that may be recommended.

@@ -19,7 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed with one clear line. Wrong usage exits with 2."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="mmrec: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     try:
         return int(arguments.run(arguments))

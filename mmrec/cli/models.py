@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -70,6 +71,8 @@ def _fit(arguments: argparse.Namespace) -> int:
     from mmrec.recommender import Recommender
     from mmrec.store import FeatureStore
 
+    for name in ("lightning.pytorch", "lightning.fabric"):  # they announce what hardware they did not find
+        logging.getLogger(name).setLevel(logging.ERROR)
     config = RecommenderConfig.from_mapping(_read_settings(arguments.config))
     if arguments.seed is not None:
         config = replace(config, fusion=replace(config.fusion, seed=arguments.seed))
