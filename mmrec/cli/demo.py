@@ -44,7 +44,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         ids, _ = model.recommend(model.user_vector(text=words), k=4)
         print(f"\nSomebody new who says: {words}\n  is offered  {_titles(model, ids)}")
     print(
-        f"\nNext: mmrec recommend --model {folder / 'model'} --user u003 --k 10"
+        f"\nNext: mmrec recommend --model {folder / 'model'} --user user102 --k 10"
         f"\n      mmrec similar --model {folder / 'model'} --item item050"
         f"\n      mmrec export --store {folder / 'store'} --out {folder / 'export'} --format parquet"
         "\n      mmrec embed YOUR_FOLDER_OR_CATALOG --store YOUR_STORE --preset light"
