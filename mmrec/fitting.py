@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
 from fusion.attention import FUSIONS, FusionError
@@ -18,7 +20,7 @@ from fusion.content import ContentTower
 from fusion.tower import HybridTower, TokenTable
 from fusion.training import FitReport, FusionConfig, Hardware, TrainingError, fit_alignment, fit_ranking
 from mmrec.errors import ModelError
-from mmrec.interactions import Interactions, align, check_no_leak, read_interactions
+from mmrec.interactions import InteractionError, Interactions, align, check_no_leak, read_interactions
 from mmrec.model_files import ModelFiles
 from mmrec.store import EncoderRecord, FeatureStore
 from mmrec.tokens import read_tokens
@@ -38,15 +40,18 @@ class RecommenderConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     half_life_days: float = 0.0
 
+    def __post_init__(self) -> None:
+        days = self.half_life_days
+        if not isinstance(days, int | float) or isinstance(days, bool) or not 0 <= days < math.inf:
+            raise ModelError(f"half_life_days is {days!r}: expected a number of days, or 0")
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> RecommenderConfig:
         """From the keys of a YAML file: `half_life_days`, and those of `FusionConfig`. Unknown ones raise."""
         rest = dict(values)
         half_life_days = rest.pop("half_life_days", 0.0)
-        if not isinstance(half_life_days, int | float) or isinstance(half_life_days, bool) or half_life_days < 0:
-            raise ModelError(f"half_life_days is {half_life_days!r}: expected a number of days, or 0")
         try:
-            return cls(fusion=FusionConfig.from_mapping(rest), half_life_days=float(half_life_days))
+            return cls(fusion=FusionConfig.from_mapping(rest), half_life_days=half_life_days)
         except TrainingError as error:
             raise ModelError(f"configuration: {error}") from error
 
@@ -63,15 +68,13 @@ def fit_files(
 ) -> tuple[ModelFiles, Tower]:
     """Fit, and give every item of the store its vector; arguments and errors as `Recommender.fit`."""
     item_ids, table = read_tokens(store)
-    if not table.tokens:
-        raise ModelError(f"store {store.folder} holds no tokens: there is nothing to fit")
-    train = _read(interactions, item_ids)
-    held_out = _read(validation, item_ids)
+    train = None if interactions is None else read_known(interactions, item_ids)
+    held_out = None if validation is None else read_known(validation, item_ids)
     if train is None and held_out is not None:
         raise ModelError("validation was given without interactions to fit")
     try:
         tower, report = _fit_tower(table, train, held_out, config, hardware)
-    except (TrainingError, FusionError) as error:
+    except (TrainingError, FusionError, MisconfigurationException) as error:
         raise ModelError(str(error)) from error
     with torch.no_grad():
         items = tower(table)
@@ -91,17 +94,19 @@ def fit_files(
     return files, tower
 
 
-def _read(source: Source | None, item_ids: list[str]) -> Interactions | None:
-    if source is None:
-        return None
-    if isinstance(source, Interactions):
-        aligned = align(source, user_ids=(), item_ids=item_ids)
-        if len(aligned.item_ids) > len(item_ids):
-            raise ModelError(
-                f"interactions name the item {aligned.item_ids[len(item_ids)]!r}, which the store does not hold"
-            )
-        return aligned
-    return read_interactions(source, item_ids=item_ids)
+def read_known(source: Source, item_ids: Sequence[str]) -> Interactions:
+    """Interactions with these items; `InteractionError` where others are taken."""
+    if not isinstance(source, Interactions):
+        return read_interactions(source, item_ids=item_ids)
+    aligned = align(source, user_ids=(), item_ids=item_ids)
+    unknown_N = aligned.item_rows >= len(item_ids)
+    if unknown_N.any():
+        first = aligned.item_ids[aligned.item_rows[unknown_N.argmax()]]
+        raise InteractionError(
+            f"{int(unknown_N.sum())} of {len(aligned)} interactions name items that are not in the catalog, "
+            f"as {first!r}"
+        )
+    return replace(aligned, item_ids=tuple(item_ids))
 
 
 def _fit_tower(
@@ -125,28 +130,30 @@ def _fit_tower(
 
 
 def rebuild_tower(files: ModelFiles, config: RecommenderConfig, weights: Mapping[str, torch.Tensor]) -> Tower:
-    settings = config.fusion
-    fusion = FUSIONS[settings.fusion](files.widths, dim=settings.dim, num_heads=settings.num_heads)
-    tower: Tower
-    if files.interactions is None:
-        tower = ContentTower(fusion)
-    else:
-        count = len(weights["bias_I"])
-        tower = HybridTower(
-            fusion,
-            np.zeros(count, np.int64),
-            np.ones(count, np.bool_),
-            sp.csr_array((count, count), dtype=np.float32),
-            smoothing=settings.smoothing,
-            history_power=settings.history_power,
-            id_dropout=settings.id_dropout,
-            use_ids=settings.use_ids,
-        )
+    """The tower that these weights are of; `ModelError` where they do not fit the configuration."""
     try:
+        tower = _empty_tower(files, config.fusion, weights)
         tower.load_state_dict(dict(weights))
-    except RuntimeError as error:
+    except (KeyError, RuntimeError, FusionError) as error:
         raise ModelError(f"the weights do not fit the configuration: {error}") from error
     return tower.eval()
+
+
+def _empty_tower(files: ModelFiles, settings: FusionConfig, weights: Mapping[str, torch.Tensor]) -> Tower:
+    fusion = FUSIONS[settings.fusion](files.widths, dim=settings.dim, num_heads=settings.num_heads)
+    if files.interactions is None:
+        return ContentTower(fusion)
+    count = len(weights["bias_I"])
+    return HybridTower(
+        fusion,
+        np.zeros(count, np.int64),
+        np.ones(count, np.bool_),
+        sp.csr_array((count, count), dtype=np.float32),
+        smoothing=settings.smoothing,
+        history_power=settings.history_power,
+        id_dropout=settings.id_dropout,
+        use_ids=settings.use_ids,
+    )
 
 
 def _offered(tower: Tower, num_items: int) -> NDArray[np.bool_]:

@@ -9,7 +9,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mmrec.evaluation import bootstrap_interval, by_user_group, catalog_metrics, count_groups, rank_metrics
+from mmrec.evaluation import (
+    EvaluationError,
+    bootstrap_interval,
+    by_user_group,
+    catalog_metrics,
+    count_groups,
+    rank_metrics,
+)
 from mmrec.ranker import Ranker
 
 
@@ -27,10 +34,16 @@ def judge(
     """Metrics of users with something held out, who are not offered what stands in their history.
 
     Returns `recall@20` and so on (means over users), `intervals` (bootstrap, 95 %), `catalog` (coverage, novelty,
-    popularity, diversity), `by_history` (by the number of interactions in training) and `cold_items`.
+    popularity, diversity), `by_history` (by the number of interactions in training) and `cold_items`. Places beyond
+    the end of the catalog are empty.
+
+    Raises `EvaluationError` where there is nothing to judge by, or a k is below 1.
     """
-    ks = sorted({min(k, ranker.num_items) for k in ks})
-    rows_UK, _ = ranker.top_k(users_UD, max(ks), exclude_UI=history_UI)
+    if not len(users_UD):
+        raise EvaluationError("nothing was held out: there is nothing to judge by")
+    if not ks or min(ks) < 1:
+        raise EvaluationError(f"the lengths of lists must be at least 1, got {list(ks)}")
+    rows_UK = _ranked(ranker, users_UD, max(ks), history_UI)
     metrics = rank_metrics(rows_UK, relevant_UI, ks)
     groups_U = count_groups(np.diff(history_UI.indptr))
     return {
@@ -63,11 +76,21 @@ def _cold_metrics(
     if not len(users):
         return {"held_out": 0}
     truth_UI, k = sp.csr_array(cold_UI[users]), rows_UK.shape[1]
-    few = min(k, int(cold_I.sum()))
-    history = sp.csr_array(history_UI[users])
-    own_UK, _ = ranker.top_k(users_UD[users], few, exclude_UI=history, allowed_I=cold_I)
+    own_UK = _ranked(ranker, users_UD[users], k, sp.csr_array(history_UI[users]), cold_I)
     return {
         "held_out": int(truth_UI.nnz),
         f"recall@{k}_among_all": float(rank_metrics(rows_UK[users], truth_UI, [k])[f"recall@{k}"].mean()),
-        f"recall@{few}_among_cold": float(rank_metrics(own_UK, truth_UI, [few])[f"recall@{few}"].mean()),
+        f"recall@{k}_among_cold": float(rank_metrics(own_UK, truth_UI, [k])[f"recall@{k}"].mean()),
     }
+
+
+def _ranked(
+    ranker: Ranker,
+    users_UD: NDArray[np.float32],
+    k: int,
+    history_UI: sp.csr_array,
+    allowed_I: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """Lists of k item rows `(U, k)`, also where there are fewer items."""
+    rows_UK, _ = ranker.top_k(users_UD, k, exclude_UI=history_UI, allowed_I=allowed_I)
+    return np.pad(rows_UK, ((0, 0), (0, k - rows_UK.shape[1])), constant_values=-1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,8 +25,8 @@ from fusion.content import ContentTower
 from fusion.tower import TokenTable, neighbour_graph
 from fusion.training import FitReport, Hardware
 from mmrec.errors import ModelError
-from mmrec.fitting import RecommenderConfig, Source, Tower, catalog_rows, fit_files, rebuild_tower
-from mmrec.interactions import Interactions, align, check_no_leak, read_interactions
+from mmrec.fitting import RecommenderConfig, Source, Tower, catalog_rows, fit_files, read_known, rebuild_tower
+from mmrec.interactions import Interactions, align, check_no_leak
 from mmrec.judging import judge
 from mmrec.model_files import ModelFiles, NewItems, load_model, save_model
 from mmrec.ranker import Ranker, diversify
@@ -124,23 +124,24 @@ class Recommender:
     ) -> Floats:
         """The vector `(D,)` of a user: of a known one's interactions, of the items in `history`, of words, of all.
 
-        `text` counts as one more item of the history: one that has these words and nothing else. `weights` belong to
-        `history`; without them each counts 1. With nothing at all it is the vector of a user without history.
+        `text` counts as one more item, one that has these words and nothing else, and weighs as much as the whole
+        history. `weights` belong to `history`; without them each counts 1. With nothing at all, or blank text alone, it
+        is the vector of a user without history.
 
         Raises `ModelError` for unknown items, weights that are not positive, and text where the model knows no text.
         """
         history_UI = self._known_history([user] if user is not None else [None])
         row = sp.lil_array(history_UI)
-        if weights and len(weights) != len(history):
+        if len(weights) and len(weights) != len(history):
             raise ModelError(f"{len(weights)} weights for a history of {len(history)} items")
-        for item_id, weight in zip(history, weights or [1.0] * len(history), strict=True):
+        for item_id, weight in zip(history, weights if len(weights) else [1.0] * len(history), strict=True):
             if not (np.isfinite(weight) and weight > 0):
                 raise ModelError(f"the weight of {item_id!r} is {weight}: expected a positive number")
             row[0, self._row(item_id)] += weight
         vectors_ID = self._files.vectors_ID
         weighted = sp.csr_array(row)
-        if text is not None:
-            vectors_ID = np.vstack([vectors_ID, self._text_vector(text)])
+        if text is not None and (words := clean_text(text)):
+            vectors_ID = np.vstack([vectors_ID, self._text_vector(words)])
             weighted = sp.hstack([weighted, sp.csr_array([[max(1.0, float(weighted.sum()))]])]).tocsr()
         vector_D: Floats = self._user_vectors(weighted, vectors_ID)[0]
         return vector_D
@@ -157,6 +158,7 @@ class Recommender:
         k: int = 20,
         *,
         exclude_seen: bool = True,
+        exclude: Collection[str] = (),
         where: Where | None = None,
         candidates: Collection[str] | None = None,
         diversity: float = 0.0,
@@ -168,7 +170,9 @@ class Recommender:
             users: ids, or float vectors `(U, D)` as `user_vector` makes them, `(D,)` for one. Unknown ids are ranked as
                 users without history, with a warning.
             exclude_seen: leave out what a known user took in training.
+            exclude: items to leave out for everyone, as the history that a new user's vector was made of.
             where: column of the catalog -> a value, a collection of values, or a predicate; other items are left out.
+                Columns of one's own are compared as text; `tags`, a list, matches where any of its tags does.
             candidates: the only items that may be recommended.
             diversity: from 0 (by score alone) to 1, by maximal marginal relevance.
             explore_share: the share of places kept for items that nobody took in training, the last ones of each list.
@@ -177,14 +181,15 @@ class Recommender:
         """
         vectors_UD, seen_UI = self._users(users)
         exclude_UI = seen_UI if exclude_seen else None
-        allowed_I = self._allowed(where, candidates)
-        cold_places = self._cold_places(explore_share, k)
+        allowed_I = self._allowed(where, candidates, exclude)
+        cold_I = ~self._files.offered_I & (True if allowed_I is None else allowed_I)
+        k = min(k, len(self._item_rows))
+        cold_places = self._cold_places(explore_share, k, cold_I)
         rows_UK, scores_UK = self._ranked(vectors_UD, k - cold_places, exclude_UI, allowed_I, diversity)
         if cold_places:
-            cold_I = ~self._files.offered_I & (True if allowed_I is None else allowed_I)
             rows_UK, scores_UK = self._with_cold(rows_UK, scores_UK, vectors_UD, cold_places, exclude_UI, cold_I)
         ids_UK = self._to_ids(rows_UK)
-        is_one = isinstance(users, str) or (isinstance(users, np.ndarray) and users.ndim == 1)
+        is_one = isinstance(users, str) or (_are_vectors(users) and np.ndim(users) == 1)
         return (ids_UK[0], scores_UK[0]) if is_one else (ids_UK, scores_UK)
 
     def score(self, users: str | Sequence[str], items: Sequence[str]) -> Floats:
@@ -216,8 +221,13 @@ class Recommender:
     def embed_items(self, store: FeatureStore, item_ids: Sequence[str]) -> None:
         """Give items of the store their vectors, without fitting anew: from now on they are ranked among the others.
 
-        Raises `ModelError` where the store was made by other encoders than those that the model was fitted with.
+        Modalities that the model was not fitted with do not count.
+
+        Raises `ModelError` where the store was made by other encoders than those that the model was fitted with, or the
+        model has an item already, and `StoreError` where the store has not all of them.
         """
+        if not len(item_ids):
+            return
         fingerprints = store.fingerprints()
         for modality, record in self._files.encoders.items():
             if modality in fingerprints and fingerprints[modality] != record.fingerprint:
@@ -228,7 +238,7 @@ class Recommender:
         known = [item_id for item_id in item_ids if item_id in self._item_rows]
         if known:
             raise ModelError(f"the model has the item {known[0]!r} already")
-        names, table = read_tokens(store, item_ids)
+        names, table = read_tokens(store, item_ids, self._files.widths)
         self._files.append(names, catalog_rows(store, names), self._embed(table))
         self._item_rows |= {name: len(self._item_rows) + place for place, name in enumerate(names)}
         self._ranker = Ranker(self._files.vectors_ID, self._files.bias_I)
@@ -242,8 +252,7 @@ class Recommender:
         Raises `InteractionError` where held-out interactions are present in training, or name unknown items.
         """
         files = self._files
-        if not isinstance(held_out, Interactions):
-            held_out = read_interactions(held_out, item_ids=files.item_ids, user_ids=self.user_ids)
+        held_out = read_known(held_out, files.item_ids)
         if files.interactions is not None:
             check_no_leak(files.interactions, held_out)
         aligned = align(held_out, user_ids=self.user_ids, item_ids=files.item_ids)
@@ -296,18 +305,19 @@ class Recommender:
         return user_vectors(history_UI, vectors_ID, self._tower.history_power, null_D)
 
     def _users(self, users: str | Sequence[str] | Floats) -> tuple[Floats, sp.csr_array | None]:
-        if isinstance(users, np.ndarray) and np.issubdtype(users.dtype, np.floating):
+        if _are_vectors(users):
             return np.atleast_2d(users), None
         history_UI = self._known_history([users] if isinstance(users, str) else list(users))
         return self._user_vectors(history_UI, self._files.vectors_ID), history_UI
 
-    def _allowed(self, where: Where | None, candidates: Collection[str] | None) -> NDArray[np.bool_] | None:
-        if not where and candidates is None:
+    def _allowed(
+        self, where: Where | None, candidates: Collection[str] | None, exclude: Collection[str]
+    ) -> NDArray[np.bool_] | None:
+        if not where and candidates is None and not len(exclude):
             return None
-        allowed_I = np.ones(len(self._item_rows), np.bool_)
-        if candidates is not None:
-            allowed_I[:] = False
-            allowed_I[[self._row(item_id) for item_id in candidates]] = True
+        allowed_I = np.full(len(self._item_rows), candidates is None)
+        allowed_I[[self._row(item_id) for item_id in candidates or ()]] = True
+        allowed_I[[self._row(item_id) for item_id in exclude]] = False
         for column, wanted in (where or {}).items():
             keep = _predicate(wanted)
             if not any(column in row for row in self._files.catalog):
@@ -315,11 +325,10 @@ class Recommender:
             allowed_I &= np.array([keep(row.get(column)) for row in self._files.catalog], np.bool_)
         return allowed_I
 
-    def _cold_places(self, explore_share: float, k: int) -> int:
+    def _cold_places(self, explore_share: float, k: int, cold_I: NDArray[np.bool_]) -> int:
         if not 0 <= explore_share <= 1:
             raise ModelError(f"the explore share is {explore_share}: expected 0 to 1")
-        places = round(explore_share * k)
-        return min(places, int((~self._files.offered_I).sum()), k - 1)
+        return max(0, min(round(explore_share * k), int(cold_I.sum()), k - 1))
 
     def _ranked(
         self,
@@ -368,7 +377,7 @@ class Recommender:
             self._text_encoder = load_encoder(**dict(record.spec))  # type: ignore[assignment]
         encoder = self._text_encoder
         assert encoder is not None
-        passages = encoder.passages(clean_text(text))
+        passages = encoder.passages(text)
         tokens_1TD = encoder.encode(passages).float().cpu()[None]
         shape = tokens_1TD.shape[:2]
         table = TokenTable(
@@ -393,12 +402,16 @@ class Recommender:
         return NewItems(vectors_BD.astype(np.float32), bias_B, base_BD, {m: x.numpy() for m, x in features.items()})
 
 
+def _are_vectors(users: Any) -> TypeGuard[Floats]:
+    return isinstance(users, np.ndarray) and np.issubdtype(users.dtype, np.floating)
+
+
 def _predicate(wanted: Any) -> Callable[[Any], bool]:
     if callable(wanted):
         return lambda value: bool(wanted(value))
-    if isinstance(wanted, set | frozenset | list | tuple):
-        return lambda value: value in wanted
-    return lambda value: bool(value == wanted)
+    several = isinstance(wanted, Collection) and not isinstance(wanted, str)
+    texts = {str(value) for value in (wanted if several else [wanted])}
+    return lambda value: not texts.isdisjoint(value if isinstance(value, list) else [value])
 
 
 def _unit(vectors_ID: Floats) -> Floats:
