@@ -37,7 +37,7 @@ def import_features(
     arrays = {modality: _open_array(Path(path), manifest.num_items) for modality, path in features.items()}
     records = {
         modality: EncoderRecord(
-            fingerprint=_digest(Path(features[modality])),
+            fingerprint=_digest(Path(features[modality]), modality),
             modality=modality,
             name=f"imported {Path(features[modality]).name}",
             dim=array.shape[-1],
@@ -60,19 +60,20 @@ def import_features(
 
 def _open_array(path: Path, num_items: int) -> NDArray[np.floating]:
     try:
-        array: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[np.floating] = np.lib.format.open_memmap(path, mode="r")  # reads .npy files alone, no pickles
     except (OSError, ValueError) as error:
         raise CatalogError(f"{path} cannot be read as a NumPy file: {error}") from None
-    if array.ndim not in (2, 3) or not np.issubdtype(array.dtype, np.number):
-        raise CatalogError(f"{path} holds {array.dtype} {array.shape}: expected numbers (items, D) or (items, T, D)")
+    is_real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if array.ndim not in (2, 3) or not is_real or 0 in array.shape[1:]:
+        raise CatalogError(f"{path} holds {array.dtype} {array.shape}: expected real numbers (items, D) or (items, T, D)")
     if len(array) != num_items:
         raise CatalogError(f"{path} has {len(array)} rows, the manifest {num_items}: row k must belong to item k")
     return array
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, modality: Modality) -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=12)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(modality.encode(), digest_size=12)).hexdigest()
 
 
 def _features(
@@ -80,7 +81,8 @@ def _features(
 ) -> Features:
     features = Features(item)
     for modality, array in arrays.items():
-        vectors_TD = np.atleast_2d(np.asarray(array[row], np.float32))
+        with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+            vectors_TD = np.atleast_2d(np.asarray(array[row], np.float32))
         vectors_TD = vectors_TD[np.isfinite(vectors_TD).all(axis=1)]
         if len(vectors_TD):
             features.tokens[modality] = Tokens(vectors_TD, np.zeros((len(vectors_TD), 2)))

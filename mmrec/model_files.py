@@ -128,11 +128,20 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, dict[str, An
             report=FitReport(**about["report"]),
             widths=about["widths"],
         )
-        return files, about["config"], load_tensors(path / "weights.safetensors")
+        _check_rows(files)
+        return files, dict(about["config"]), load_tensors(path / "weights.safetensors")
     except MMRecError:
         raise
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, pa.ArrowException) as error:
         raise ModelError(f"model {path} is damaged ({error}): fit it anew") from error
+
+
+def _check_rows(files: ModelFiles) -> None:
+    arrays = (files.vectors_ID, files.bias_I, files.base_ID, *files.features.values())
+    taken = files.interactions
+    strange = taken is not None and len(taken) and taken.item_rows.max() >= len(files.item_ids)
+    if strange or {len(array) for array in arrays} != {len(files.item_ids)}:
+        raise ValueError("its files are not of one model")
 
 
 def _interactions_table(interactions: Interactions) -> pa.Table:

@@ -186,12 +186,17 @@ def _write_lists(path: Path, lists: Iterator[tuple[str, Any, Any]]) -> int:
         [("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())]
     )
     count = 0
-    with pq.ParquetWriter(path, schema) as writer:
-        for user, ids, scores in lists:
-            there = ids != ""
-            rows = [[user] * int(there.sum()), list(range(1, int(there.sum()) + 1)), list(ids[there]), scores[there]]
-            writer.write_table(pa.table(rows, schema=schema))
-            count += 1
+    try:
+        with pq.ParquetWriter(path, schema) as writer:
+            for user, ids, scores in lists:
+                there = ids != ""
+                ranks = range(1, int(there.sum()) + 1)
+                writer.write_table(
+                    pa.table([[user] * len(ranks), list(ranks), list(ids[there]), scores[there]], schema=schema)
+                )
+                count += 1
+    except OSError as error:
+        raise ModelError(f"{path} cannot be written: {error.strerror or error}") from None
     return count
 
 
