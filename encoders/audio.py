@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from encoders.base import EncoderError, Modality, fingerprint
-from encoders.batches import InParts, checked_windows
+from encoders.batches import checked_windows, in_parts
 from encoders.checkpoints import adapted, load_transformers, locate, reading, transformers_source
 from encoders.devices import resolve_device, resolve_precision
 
@@ -75,7 +75,6 @@ class Wav2Vec2:
         self.dim: int = config.hidden_size
         self._min_samples = _receptive_field(config.conv_kernel, config.conv_stride)
         self.min_seconds = self._min_samples / self.sample_rate
-        self._embed = InParts(self._window_vectors, device=self._device)
         self.fingerprint = fingerprint(
             "wav2vec2",
             self.REVISION,
@@ -88,13 +87,11 @@ class Wav2Vec2:
     def encode(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """Embed windows `(N, S)`, all of one length, as `(N, dim)`."""
         windows_NS = checked_windows(self, windows_NS)
-        if not len(windows_NS):
-            return torch.zeros(0, self.dim, device=self._device)
         if windows_NS.shape[1] < self._min_samples:
             raise EncoderError(
                 f"encoder {self.name!r} hears no less than {self._min_samples} samples, got {windows_NS.shape[1]}"
             )
-        return self._embed(windows_NS)
+        return in_parts(self._window_vectors, windows_NS, dim=self.dim, device=self._device)
 
     @torch.inference_mode()
     def _window_vectors(self, windows_NS: torch.Tensor) -> torch.Tensor:
@@ -111,7 +108,7 @@ def _layer_numbers(layers: str | Sequence[int], num_layers: int) -> list[int]:
         return [num_layers]
     if layers == "mean":
         return list(range(1, num_layers + 1))
-    if isinstance(layers, str) or not layers or not all(-num_layers - 1 <= layer <= num_layers for layer in layers):
+    if isinstance(layers, str) or not layers or not set(layers) <= set(range(-num_layers - 1, num_layers + 1)):
         raise EncoderError(
             f"layers={layers!r}: expected 'last', 'mean' or a list of numbers from 0 to {num_layers} (-1 is the last)"
         )
@@ -173,8 +170,6 @@ class Clap:
         text_config = model.config.text_config
         positions = text_config.max_position_embeddings - text_config.pad_token_id - 1  # as RoBERTa counts them
         self._context_length = min(self._tokenizer.model_max_length, positions)
-        self._embed_windows = InParts(self._window_vectors, device=self._device)
-        self._embed_texts = InParts(self._text_vectors, device=self._device)
         self.fingerprint = fingerprint(
             "clap", self.REVISION, checkpoint=found.digest, adapter=adapter_digest, precision=str(self._dtype)
         )
@@ -182,14 +177,11 @@ class Clap:
     def encode(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """Embed windows `(N, S)`, all of one length, as unit vectors `(N, dim)`."""
         windows_NS = checked_windows(self, windows_NS)
-        return self._embed_windows(windows_NS) if len(windows_NS) else self._no_vectors()
+        return in_parts(self._window_vectors, windows_NS, dim=self.dim, device=self._device)
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor:
         """Embed texts, in the space of the sounds, as unit vectors `(N, dim)`; longer than the context is cut."""
-        return self._embed_texts(texts) if texts else self._no_vectors()
-
-    def _no_vectors(self) -> torch.Tensor:
-        return torch.zeros(0, self.dim, device=self._device)
+        return in_parts(self._text_vectors, texts, dim=self.dim, device=self._device)
 
     @torch.inference_mode()
     def _window_vectors(self, windows_NS: torch.Tensor) -> torch.Tensor:
@@ -213,7 +205,7 @@ class Clap:
 def clap_log_mel(windows_NS: torch.Tensor, preprocessing: Any) -> torch.Tensor:
     """What ClapFeatureExtractor makes of windows no longer than its own, for a whole batch at once: `(N, 1, T, K)`."""
     fused = preprocessing.truncation == "fusion"
-    filters_FK = torch.from_numpy(preprocessing.mel_filters if fused else preprocessing.mel_filters_slaney)
+    filters_FK = torch.from_numpy(preprocessing.mel_filters if fused else preprocessing.mel_filters_slaney).float()
     spectrum_NFT = torch.stft(
         _fitted(windows_NS, preprocessing.nb_max_samples, preprocessing.padding),
         preprocessing.fft_window_size,
@@ -223,7 +215,7 @@ def clap_log_mel(windows_NS: torch.Tensor, preprocessing: Any) -> torch.Tensor:
         return_complex=True,
     )
     power_NTF = spectrum_NFT.abs().square().transpose(1, 2)
-    power_NTK: torch.Tensor = power_NTF @ filters_FK.to(power_NTF)
+    power_NTK: torch.Tensor = power_NTF @ filters_FK.to(windows_NS.device)
     return 10 * power_NTK.clamp(min=1e-10).log10()[:, None]
 
 

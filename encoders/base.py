@@ -96,7 +96,7 @@ class TextEncoder(Encoder, Protocol):
 
 @runtime_checkable
 class TextQueries(Protocol):
-    """A visual or audio encoder whose space words share: text and items are compared by cosine."""
+    """An encoder that also embeds what people search for: queries and items are compared by cosine."""
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor: ...
 

@@ -1,8 +1,7 @@
-"""What encoders do with a batch before it reaches a model: check it, and pass it on in parts that fit."""
+"""What encoders do with a batch before it reaches a model: check it, and pass it on in parts."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,6 @@ from encoders.base import EncoderError
 
 if TYPE_CHECKING:
     from encoders.base import AudioEncoder, VisualEncoder
-
-logger = logging.getLogger(__name__)
 
 
 def checked_frames(encoder: VisualEncoder, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -55,24 +52,10 @@ def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
-class InParts:
-    """Calls a function on parts of a batch, and halves the parts, once and for all, when the device runs out of memory.
-
-    The function maps a tensor or a list of N inputs to a tensor with N rows.
-    """
-
-    def __init__(self, function: Callable[[Any], torch.Tensor], *, device: torch.device) -> None:
-        self._function = function
-        self._limit = 32 if device.type == "cpu" else 1024
-
-    def __call__(self, batch: torch.Tensor | Sequence[str]) -> torch.Tensor:
-        try:
-            return torch.cat([self._function(batch[at : at + self._limit]) for at in range(0, len(batch), self._limit)])
-        except torch.OutOfMemoryError:
-            size = min(self._limit, len(batch))
-            if size == 1:
-                raise
-        self._limit = size // 2
-        logger.warning("the device ran out of memory with %d inputs at a time; going on with %d", size, self._limit)
-        torch.cuda.empty_cache()
-        return self(batch)
+def in_parts(
+    embed: Callable[[Any], torch.Tensor], batch: torch.Tensor | Sequence[str], *, dim: int, device: torch.device
+) -> torch.Tensor:
+    """Embed a batch of any size in parts of a size that suits the device: float32 `(N, dim)`."""
+    size = 16 if device.type == "cpu" else 256
+    parts = [embed(batch[at : at + size]) for at in range(0, len(batch), size)]
+    return torch.cat([torch.empty(0, dim, device=device), *parts])

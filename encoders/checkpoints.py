@@ -57,9 +57,8 @@ class Source:
             f"{folder}/{file}".lstrip("/") for folder, files in by_folder.items() for file in self._weights_in(files)
         ]
         if not weights:
-            raise EncoderError(
-                f"checkpoint {self.name!r} has no weights: no file is named like {self.safetensors[0]!r}"
-            )
+            found = textwrap.shorten(", ".join(by_folder.get("", [])), 200) or "no file"
+            raise EncoderError(f"checkpoint {self.name!r} has no weights under a name known for them; it has {found}")
         return weights
 
     def _weights_in(self, files: list[str]) -> list[str]:
@@ -119,7 +118,8 @@ def digest(folder: Path, files: Iterable[Path]) -> str:
 
 
 def _names_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = [*folder.glob("*"), *folder.glob("*/*")]
+    return sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
 
 
 def _is_small(name: str) -> bool:
@@ -247,7 +247,9 @@ def reading(checkpoint: Checkpoint) -> Iterator[None]:
     verbosity, has_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    logging.getLogger().addFilter(_is_error)  # where open_clip reports every step
+    root, silent = logging.getLogger(), logging.NullHandler()
+    root.addFilter(_is_error)  # open_clip reports every step to the root logger
+    root.addHandler(silent)  # or else logging would set up a handler of its own
     try:
         yield
     except EncoderError:
@@ -269,7 +271,8 @@ def reading(checkpoint: Checkpoint) -> Iterator[None]:
             f"checkpoint {checkpoint.source.name!r} is damaged or not of the kind it is loaded as: {_brief(error)}"
         ) from error
     finally:
-        logging.getLogger().removeFilter(_is_error)
+        root.removeHandler(silent)
+        root.removeFilter(_is_error)
         transformers_logging.set_verbosity(verbosity)
         if has_bars:
             transformers_logging.enable_progress_bar()
@@ -295,6 +298,7 @@ def load_transformers(auto_class: Any, checkpoint: Checkpoint, *, unused: str = 
 
 
 def from_pretrained_options(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What transformers' `from_pretrained` is told: float32, no network, no code, pickles only where allowed."""
     import torch
 
     use_safetensors = None if checkpoint.source.allow_pickle else True

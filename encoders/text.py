@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from encoders.base import EncoderError, Modality, fingerprint
-from encoders.batches import InParts
+from encoders.batches import in_parts
 from encoders.checkpoints import (
     Checkpoint,
     adapted,
@@ -158,8 +158,6 @@ class SentenceTransformer:
         _, adapter_digest = adapted(model.transformers_model, adapter, allow_pickle=allow_pickle)
         self._model = model.eval().to(self._device, dtype)
         self.dim: int = model.get_embedding_dimension()
-        self._embed_documents = InParts(self._document_vectors, device=self._device)
-        self._embed_queries = InParts(self._query_vectors, device=self._device)
         self.fingerprint = fingerprint(
             "sentence-transformer",
             self.REVISION,
@@ -171,11 +169,11 @@ class SentenceTransformer:
 
     def encode(self, texts: list[str], /) -> torch.Tensor:
         """Embed texts as `(N, dim)`; what is longer than the model reads is cut, so give it `passages`."""
-        return self._shortest_first(self._embed_documents, texts)
+        return self._shortest_first(self._document_vectors, texts)
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor:
         """Embed queries as `(N, dim)`, which differs from texts where the checkpoint has a prompt for queries."""
-        return self._shortest_first(self._embed_queries, texts)
+        return self._shortest_first(self._query_vectors, texts)
 
     def passages(self, text: str, /) -> list[str]:
         """Split a text in passages that the model reads whole."""
@@ -190,12 +188,12 @@ class SentenceTransformer:
         spans: list[tuple[int, int]] = tokens["offset_mapping"]
         return spans
 
-    def _shortest_first(self, embed: InParts, texts: list[str]) -> torch.Tensor:
+    def _shortest_first(self, embed: Callable[[list[str]], torch.Tensor], texts: list[str]) -> torch.Tensor:
         """Embed texts of like length together, which saves padding, and return them in the order they came in."""
-        vectors_ND = torch.zeros(len(texts), self.dim, device=self._device)
-        if texts:
-            order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-            vectors_ND[order] = embed([texts[at] for at in order])
+        order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
+        sorted_ND = in_parts(embed, [texts[at] for at in order], dim=self.dim, device=self._device)
+        vectors_ND = torch.empty_like(sorted_ND)
+        vectors_ND[order] = sorted_ND
         return vectors_ND
 
     def _document_vectors(self, texts: list[str]) -> torch.Tensor:

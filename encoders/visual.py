@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from encoders.base import EncoderError, FrameFit, Interpolation, Modality, fingerprint
-from encoders.batches import InParts, checked_frames
+from encoders.batches import checked_frames, in_parts
 from encoders.checkpoints import Checkpoint, Source, adapted, digest, locate, reading
 from encoders.devices import resolve_device, resolve_precision
 
@@ -70,8 +70,6 @@ class OpenClip:
         self.interpolation: Interpolation = "bilinear" if preprocessing["interpolation"] == "bilinear" else "bicubic"
         self._mean_C = torch.tensor(preprocessing["mean"], device=self._device) * 255
         self._std_C = torch.tensor(preprocessing["std"], device=self._device) * 255
-        self._embed_frames = InParts(self._frame_vectors, device=self._device)
-        self._embed_texts = InParts(self._text_vectors, device=self._device)
         self.fingerprint = fingerprint(
             "open-clip",
             self.REVISION,
@@ -107,14 +105,11 @@ class OpenClip:
     def encode(self, frames_NFHWC: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """Embed frames `(N, 1, H, W, 3)`, uint8 RGB at `frame_size`, as unit vectors `(N, dim)`."""
         frames_NHWC = checked_frames(self, frames_NFHWC)[:, 0]
-        return self._embed_frames(frames_NHWC) if len(frames_NHWC) else self._no_vectors()
+        return in_parts(self._frame_vectors, frames_NHWC, dim=self.dim, device=self._device)
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor:
         """Embed texts, in the space of the frames, as unit vectors `(N, dim)`; longer than the context is cut."""
-        return self._embed_texts(texts) if texts else self._no_vectors()
-
-    def _no_vectors(self) -> torch.Tensor:
-        return torch.zeros(0, self.dim, device=self._device)
+        return in_parts(self._text_vectors, texts, dim=self.dim, device=self._device)
 
     @torch.inference_mode()
     def _frame_vectors(self, frames_NHWC: torch.Tensor) -> torch.Tensor:

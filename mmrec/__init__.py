@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmrec.catalog import Catalog, Item, read_catalog
     from mmrec.embedding import EmbedReport, embed
-    from mmrec.errors import CatalogError, EncoderError, MMRecError, Problem, Reason, StoreError
+    from mmrec.errors import CatalogError, EncoderError, MMRecError, ModelError, Problem, Reason, StoreError
     from mmrec.features import Features, Status, Tokens
+    from mmrec.fitting import RecommenderConfig
+    from mmrec.importing import import_features
     from mmrec.presets import Preset, load_preset
+    from mmrec.recommender import Recommender
     from mmrec.store import FeatureStore
 
 # torch's threads spin while they wait, and take the processors from the decoding workers, unless told not to before
@@ -33,12 +36,16 @@ _HOMES = {
     "Item": "catalog",
     "MMRecError": "errors",
     "Preset": "presets",
+    "ModelError": "errors",
     "Problem": "errors",
     "Reason": "errors",
+    "Recommender": "recommender",
+    "RecommenderConfig": "fitting",
     "Status": "features",
     "StoreError": "errors",
     "Tokens": "features",
     "embed": "embedding",
+    "import_features": "importing",
     "load_preset": "presets",
     "read_catalog": "catalog",
 }

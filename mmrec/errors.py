@@ -3,7 +3,11 @@
 MMRecError
 ├── CatalogError      the manifest cannot be read as a catalog
 ├── EncoderError      an encoder or preset cannot be had
-└── StoreError        the feature store is missing, damaged, in use, or cannot be written
+├── StoreError        the feature store is missing, damaged, in use, or cannot be written
+├── ModelError        a recommender cannot be fitted, read, or asked what it was asked
+├── InteractionError  interactions cannot be read, or do not fit the catalog
+├── RankingError      vectors, exclusions or candidates do not fit together
+└── EvaluationError   rankings and truth cannot be compared
 
 A `Problem` never stops a job: it is stored beside the item that has it.
 """
@@ -28,6 +32,10 @@ class EncoderError(MMRecError):
 
 class StoreError(MMRecError):
     """The feature store is missing, damaged, in use by another job, or cannot be written."""
+
+
+class ModelError(MMRecError):
+    """A recommender cannot be fitted, read, or asked what it was asked."""
 
 
 class Reason(StrEnum):

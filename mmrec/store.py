@@ -280,6 +280,20 @@ class FeatureStore:
             rows = self._encoders.to_arrow().to_pylist()
         return [EncoderRecord(**{**row, "spec": json.loads(row["spec"])}) for row in rows]
 
+    def fingerprints(self) -> dict[Modality, str]:
+        """Of the encoder that made the tokens, by modality; modalities without any token are left out.
+
+        Raises `StoreError` where tokens of several encoders lie mixed.
+        """
+        found: dict[Modality, str] = {}
+        used = self.to_arrow([f"{modality}_fingerprint" for modality in MODALITIES])
+        for modality in MODALITIES:
+            names = {name for name in used[f"{modality}_fingerprint"].unique().to_pylist() if name is not None}
+            self._check_one_encoder(modality, names)
+            if names:
+                found[modality] = names.pop()
+        return found
+
     def vectors(self, modality: Modality) -> tuple[list[str], NDArray[np.float32]]:
         """One vector per item that has the modality: the mean of its L2-normalised tokens, L2-normalised.
 

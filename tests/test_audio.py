@@ -129,7 +129,7 @@ class TestWav2Vec2:
         vector = load("wav2vec2", wav2vec2, layers=layers).encode(WINDOWS[:1])[0]
         torch.testing.assert_close(vector, expected, atol=1e-5, rtol=0)
 
-    @pytest.mark.parametrize("layers", ["first", [], [4], [-5]])
+    @pytest.mark.parametrize("layers", ["first", [], [4], [-5], ["last"]])
     def test_layers_that_are_not_there(self, wav2vec2, layers):
         with pytest.raises(EncoderError, match="expected 'last', 'mean' or a list of numbers from 0 to 3"):
             load("wav2vec2", wav2vec2, layers=layers)

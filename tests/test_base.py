@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from encoders.base import KINDS, EncoderError, TextQueries, fingerprint, load_encoder
-from encoders.batches import InParts
+from encoders.batches import in_parts
 from encoders.devices import resolve_device, resolve_precision
 
 LIGHT = ["descriptors", "log-mel", "hashed-ngrams"]
@@ -90,33 +90,10 @@ class TestLightEncoders:
         assert other.stdout.strip() == load_encoder(kind, device="cpu", precision="float32").fingerprint
 
 
-class TestInParts:
-    def test_out_of_memory_halves_the_parts_and_says_so_once(self, caplog):
-        sizes = []
-
-        def embed(batch):
-            sizes.append(len(batch))
-            if len(batch) > 3:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return batch * 2
-
-        in_parts = InParts(embed, device=torch.device("cpu"))
-        batch = torch.arange(10.0)[:, None]
-        assert torch.equal(in_parts(batch), batch * 2)
-        assert sizes == [10, 5, 2, 2, 2, 2, 2]
-        assert torch.equal(in_parts(batch), batch * 2)
-        assert sizes[7:] == [2, 2, 2, 2, 2]
-        assert [record.getMessage() for record in caplog.records] == [
-            "the device ran out of memory with 10 inputs at a time; going on with 5",
-            "the device ran out of memory with 5 inputs at a time; going on with 2",
-        ]
-
-    def test_one_input_that_does_not_fit_is_an_error(self):
-        def embed(batch):
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-        with pytest.raises(torch.OutOfMemoryError):
-            InParts(embed, device=torch.device("cpu"))(torch.zeros(4, 1))
+@pytest.mark.parametrize("num_inputs", [0, 1, 16, 40])
+def test_parts_are_put_together_in_order(num_inputs):
+    batch = torch.arange(float(num_inputs))[:, None]
+    assert torch.equal(in_parts(lambda part: 2 * part, batch, dim=1, device=torch.device("cpu")), 2 * batch)
 
 
 def test_who_answers_queries_in_words():

@@ -1,11 +1,12 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx2
 import huggingface_hub
 import pytest
 import torch
@@ -45,7 +46,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
 
     def no_network(*args, **kwargs):
-        raise httpx2.ConnectError("Name or service not known")
+        raise huggingface_hub.errors.HTTPError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", no_network)
     return folder
@@ -262,7 +263,7 @@ class TestDownload:
 
     def test_what_the_hub_does_not_have(self, hub, monkeypatch):
         def not_found(*args, **kwargs):
-            response = httpx2.Response(404, request=httpx2.Request("GET", "https://hub"))
+            response = SimpleNamespace(headers={}, request=None, status_code=404)
             raise huggingface_hub.errors.RepositoryNotFoundError("404", response=response)
 
         monkeypatch.setattr(huggingface_hub.HfApi, "model_info", not_found)
@@ -309,6 +310,16 @@ class TestFingerprints:
         assert (
             load("open-clip", copied / "open-clip").fingerprint != load("open-clip", written / "open-clip").fingerprint
         )
+
+
+def test_loading_sets_up_no_logging(written):
+    code = (
+        "import logging; from encoders.base import load_encoder;"
+        f"load_encoder('open-clip', checkpoint={str(written / 'open-clip')!r}, device='cpu').encode_text(['a dog']);"
+        "assert not logging.getLogger().handlers"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("", "")
 
 
 def test_locate_expands_home(tmp_path, monkeypatch, written):

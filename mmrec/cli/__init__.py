@@ -1,0 +1,44 @@
+"""The command line. The only package that prints or exits: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+
+from mmrec.cli.demo import add_demo_command
+from mmrec.cli.models import add_model_commands
+from mmrec.cli.output import fail
+from mmrec.cli.stores import add_store_commands
+from mmrec.errors import MMRecError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed with one clear line. Wrong usage exits with 2."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(format="mmrec: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    warnings.simplefilter("ignore")
+    try:
+        return int(arguments.run(arguments))
+    except MMRecError as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return fail("interrupted")
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    from mmrec import __version__
+
+    summary = "Item vectors, user vectors and rankings for catalogs of video, sound and text."
+    parser = argparse.ArgumentParser(prog="mmrec", description=summary)
+    parser.add_argument("--version", action="version", version=f"mmrec {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_demo_command(commands)
+    add_store_commands(commands)
+    add_model_commands(commands)
+    return parser

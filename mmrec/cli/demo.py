@@ -1,0 +1,90 @@
+"""The demo: a sample catalog, from nothing to recommendations."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmrec.cli.output import add_command
+from mmrec.cli.stores import print_report, run_embed
+
+if TYPE_CHECKING:
+    from mmrec.recommender import Recommender
+
+EXAMPLE_WORDS = ("I like slow piano music", "我喜欢慢速钢琴音乐")
+
+
+def add_demo_command(commands: Any) -> None:
+    demo = add_command(commands, "demo", _demo, "a sample catalog from nothing to recommendations")
+    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where to work (default: demo)")
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from mmrec.sample import make_sample_catalog
+
+    folder = arguments.out
+    _say(f"1. writing a sample catalog of short clips, and what simulated users watched, to {folder / 'catalog'}")
+    catalog = make_sample_catalog(folder / "catalog")
+    _say("2. embedding it: pictures, sound and words, with the preset that needs no download")
+    report = run_embed(catalog, folder / "store", preset="light")
+    _say("3. fitting a recommender to what the users watched, but for the last item of each")
+    model = _fit(folder)
+    print_report(report, folder / "store")
+    metrics = model.evaluate(folder / "catalog" / "interactions_validation.csv", ks=[5])
+    print(
+        f"\nOf the items that users watched next, {metrics['recall@5']:.0%} are among the first 5 recommended to them."
+    )
+    _print_users(model, folder / "catalog" / "interactions.csv")
+    for words in EXAMPLE_WORDS:
+        ids, _ = model.recommend(model.user_vector(text=words), k=4)
+        print(f"\nSomebody new who says: {words}\n  is offered  {_titles(model, ids)}")
+    print(
+        f"\nNext: mmrec recommend --model {folder / 'model'} --user user102 --k 10"
+        f"\n      mmrec similar --model {folder / 'model'} --item item050"
+        f"\n      mmrec export --store {folder / 'store'} --out {folder / 'export'} --format parquet"
+        "\n      mmrec embed YOUR_FOLDER_OR_CATALOG --store YOUR_STORE --preset light"
+    )
+    return 0
+
+
+def _say(message: str) -> None:
+    print(f"mmrec: {message}", file=sys.stderr)
+
+
+def _fit(folder: Path) -> Recommender:
+    from fusion.training import Hardware
+    from mmrec.recommender import Recommender
+    from mmrec.store import FeatureStore
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    model = Recommender.fit(
+        FeatureStore(folder / "store"),
+        folder / "catalog" / "interactions.csv",
+        validation=folder / "catalog" / "interactions_validation.csv",
+        hardware=Hardware(progress=False),
+    )
+    model.save(folder / "model")
+    return model
+
+
+def _print_users(model: Recommender, interactions: Path) -> None:
+    """Three users: what they watched, and what they are offered."""
+    watched = defaultdict(list)
+    with open(interactions, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            watched[row["user_id"]].append(row["item_id"])
+    users = sorted(watched, key=lambda user: (len(watched[user]), user))[len(watched) // 2 :][:3]
+    for user, ids in zip(users, model.recommend(users, k=4)[0], strict=True):
+        print(f"\n{user} watched     {_titles(model, watched[user])}\n  is offered  {_titles(model, ids)}")
+
+
+def _titles(model: Recommender, item_ids: Any) -> str:
+    """Titles with their kinds, in words that a person can judge."""
+    items = [model.item(item_id) for item_id in item_ids if item_id]
+    return "; ".join(f"{item['title'] or item['item_id']} ({item['kind']})" for item in items)

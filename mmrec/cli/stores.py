@@ -1,0 +1,175 @@
+"""The commands that make and read feature stores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmrec.cli.output import add_command, add_json, add_store, embed_progress, fail, share, stop_on_sigterm
+from mmrec.errors import MMRecError
+
+if TYPE_CHECKING:
+    from mmrec.embedding import EmbedReport
+
+
+def add_store_commands(commands: Any) -> None:
+    embed = add_command(commands, "embed", _embed, "embed the items of a catalog into a feature store")
+    embed.add_argument("catalog", type=Path, help="a .csv, .jsonl or .parquet manifest, or a folder of media files")
+    embed.add_argument("--store", type=Path, required=True, metavar="DIR", help="the feature store, made if missing")
+    _add_preset(embed)
+    embed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    embed.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
+    embed.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="decoding processes (default: all processors)"
+    )
+    embed.add_argument("--batch-size", type=int, metavar="N", help="frames, windows or texts encoded at once")
+    embed.add_argument(
+        "--timeout", type=float, default=120.0, metavar="SECONDS", help="to decode one item (default: 120)"
+    )
+    embed.add_argument("--worker-memory", type=float, default=4.0, metavar="GIB", help="of one worker (default: 4)")
+    embed.add_argument(
+        "--media-root", type=Path, metavar="DIR", help="refuse media outside this folder, links resolved"
+    )
+    embed.add_argument("--max-failures", type=share, default=0.1, metavar="SHARE", help="of the items (default: 0.1)")
+    embed.add_argument("--prune", action="store_true", help="delete the rows of items that left the catalog")
+    embed.add_argument("--retry-failed", action="store_true", help="embed again what failed before")
+    add_json(embed)
+
+    fetch = add_command(commands, "fetch", _fetch, "download what a preset needs, once")
+    _add_preset(fetch)
+
+    presets = add_command(commands, "presets", _presets, "the presets, what they download and its licences")
+    add_json(presets)
+
+    status = add_command(commands, "status", _status, "what a store holds")
+    add_store(status)
+    add_json(status)
+
+    export = add_command(commands, "export", _export, "write a store as Parquet or NumPy files")
+    add_store(export)
+    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument("--format", choices=["parquet", "npy"], required=True)
+    add_json(export)
+
+    take = add_command(commands, "import-features", _import, "take features made elsewhere into a store")
+    take.add_argument("--items", type=Path, required=True, metavar="FILE", help="a manifest; row k belongs to row k")
+    for modality in ("visual", "audio", "text"):
+        take.add_argument(f"--{modality}", type=Path, metavar="NPY", help="(items, D) or (items, T, D) numbers")
+    add_store(take)
+    add_json(take)
+
+
+def _add_preset(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", default="base", metavar="NAME|FILE", help="name or YAML file (default: base)")
+    command.add_argument("--allow-pickle", action="store_true", help="read weights that exist only as pickles")
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    report = run_embed(
+        arguments.catalog,
+        arguments.store,
+        preset=arguments.preset,
+        device=arguments.device,
+        precision=arguments.precision,
+        allow_pickle=arguments.allow_pickle,
+        workers=arguments.workers,
+        batch_size=arguments.batch_size,
+        timeout_seconds=arguments.timeout,
+        worker_memory_bytes=int(arguments.worker_memory * 2**30),
+        media_root=arguments.media_root,
+        prune=arguments.prune,
+        retry_failed=arguments.retry_failed,
+    )
+    if arguments.json:
+        print(json.dumps(report.as_dict()))
+    else:
+        print_report(report, arguments.store)
+    if report.failed_share > arguments.max_failures:
+        return fail(
+            f"{report.failed} of {report.items - report.skipped} items failed, more than --max-failures "
+            f"{arguments.max_failures:g} allows; `mmrec status --store {arguments.store}` lists the reasons"
+        )
+    return 0
+
+
+def run_embed(catalog: Path, store: Path, **options: Any) -> EmbedReport:
+    from mmrec.embedding import embed
+
+    try:
+        with stop_on_sigterm(), embed_progress() as progress:
+            return embed(catalog, store, progress=progress, **options)
+    except KeyboardInterrupt:
+        raise MMRecError("interrupted; what was embedded is stored: run the same command again to go on") from None
+
+
+def print_report(report: EmbedReport, store: Path) -> None:
+    pruned = f", {report.pruned} deleted" if report.pruned else ""
+    print(
+        f"{report.items} items: {report.ok} ok, {report.partial} partial, {report.failed} failed, "
+        f"{report.skipped} already there{pruned}; in {store}, after {report.seconds:.1f} s"
+    )
+    for modality, encoder in report.encoders.items():
+        print(f"  {modality:8}{encoder['name']}, {encoder['dim']} numbers a token")
+    if report.reasons:
+        print("  missing: " + ", ".join(f"{reason} {count}" for reason, count in sorted(report.reasons.items())))
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from mmrec.panel import fetch
+    from mmrec.presets import load_preset
+
+    for modality, folder in fetch(load_preset(arguments.preset), allow_pickle=arguments.allow_pickle).items():
+        print(f"{modality:8}{folder or 'nothing to download'}")
+    return 0
+
+
+def _presets(arguments: argparse.Namespace) -> int:
+    from mmrec.presets import PRESETS
+
+    if arguments.json:
+        print(json.dumps({name: asdict(preset) for name, preset in PRESETS.items()}))
+        return 0
+    for preset in PRESETS.values():
+        specs = [spec for spec in (preset.visual, preset.audio, preset.text) if spec is not None]
+        print(f"{preset.name}: {preset.summary}; {sum(spec.megabytes for spec in specs)} MB to download")
+        for spec in specs:
+            size = f"{spec.megabytes} MB, {spec.licence}" if spec.megabytes else "nothing to download"
+            print(f"  {spec.kind:21}{spec.options.get('checkpoint', '')} ({size})")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from mmrec.store import FeatureStore
+
+    status = FeatureStore(arguments.store).status()
+    if arguments.json:
+        print(json.dumps(asdict(status)))
+        return 0
+    counts = ", ".join(f"{count} {name}" for name, count in status.statuses.items())
+    print(f"{status.items} items: {counts}; {status.bytes_on_disk / 2**20:.1f} MiB")
+    for encoder in status.encoders:
+        print(f"  {encoder['modality']:8}{encoder['items']} items, {encoder['name']}, {encoder['dim']} numbers a token")
+    for modality, reasons in status.reasons.items():
+        print(f"  no or not all {modality}: " + ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items())))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from mmrec.store import FeatureStore
+
+    paths = [str(path) for path in FeatureStore(arguments.store).export(arguments.out, arguments.format)]
+    print(json.dumps({"files": paths}) if arguments.json else "\n".join(paths))
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from mmrec.importing import import_features
+
+    named = {"visual": arguments.visual, "audio": arguments.audio, "text": arguments.text}
+    features: Any = {modality: path for modality, path in named.items() if path is not None}
+    count = import_features(arguments.items, arguments.store, features)
+    print(json.dumps({"items": count}) if arguments.json else f"{count} items in {arguments.store}")
+    return 0

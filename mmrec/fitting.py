@@ -1,0 +1,178 @@
+"""Fitting: from the tokens of a store and interactions to what a recommender holds."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from numpy.typing import NDArray
+
+from fusion.attention import FUSIONS, FusionError
+from fusion.content import ContentTower
+from fusion.tower import HybridTower, TokenTable
+from fusion.training import FitReport, FusionConfig, Hardware, TrainingError, fit_alignment, fit_ranking
+from mmrec.errors import ModelError
+from mmrec.interactions import InteractionError, Interactions, align, check_no_leak, read_interactions
+from mmrec.model_files import ModelFiles
+from mmrec.store import EncoderRecord, FeatureStore
+from mmrec.tokens import read_tokens
+from mmrec.users import recency_weights
+
+Tower = HybridTower | ContentTower
+Source = Interactions | str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommenderConfig:
+    """How to fit: the fusion and its training, and how a user's history is weighted.
+
+    `half_life_days` halves the weight of an interaction for every so many days before the user's latest; 0 for never.
+    """
+
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    half_life_days: float = 0.0
+
+    def __post_init__(self) -> None:
+        days = self.half_life_days
+        if not isinstance(days, int | float) or isinstance(days, bool) or not 0 <= days < math.inf:
+            raise ModelError(f"half_life_days is {days!r}: expected a number of days, or 0")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> RecommenderConfig:
+        """From the keys of a YAML file: `half_life_days`, and those of `FusionConfig`. Unknown ones raise."""
+        rest = dict(values)
+        half_life_days = rest.pop("half_life_days", 0.0)
+        try:
+            return cls(fusion=FusionConfig.from_mapping(rest), half_life_days=half_life_days)
+        except TrainingError as error:
+            raise ModelError(f"configuration: {error}") from error
+
+    def to_mapping(self) -> dict[str, Any]:
+        return {"half_life_days": self.half_life_days, **self.fusion.to_mapping()}
+
+
+def fit_files(
+    store: FeatureStore,
+    interactions: Source | None,
+    validation: Source | None,
+    config: RecommenderConfig,
+    hardware: Hardware | None,
+) -> tuple[ModelFiles, Tower]:
+    """Fit, and give every item of the store its vector; arguments and errors as `Recommender.fit`."""
+    item_ids, table = read_tokens(store)
+    train = None if interactions is None else read_known(interactions, item_ids)
+    held_out = None if validation is None else read_known(validation, item_ids)
+    if train is None and held_out is not None:
+        raise ModelError("validation was given without interactions to fit")
+    try:
+        tower, report = _fit_tower(table, train, held_out, config, hardware)
+    except (TrainingError, FusionError, MisconfigurationException) as error:
+        raise ModelError(str(error)) from error
+    with torch.no_grad():
+        items = tower(table)
+    files = ModelFiles(
+        item_ids=item_ids,
+        catalog=catalog_rows(store, item_ids),
+        vectors_ID=items.vectors_ID.numpy().astype(np.float32),
+        bias_I=items.bias_I.numpy().astype(np.float32),
+        base_ID=items.base_ID.numpy().astype(np.float32),
+        offered_I=_offered(tower, len(item_ids)),
+        features={m: x.numpy() for m, x in table.features(tower.fusion).items()} if tower.smoothing else {},
+        interactions=train,
+        encoders=_encoders(store),
+        report=report,
+        widths=dict(tower.fusion.widths),
+    )
+    return files, tower
+
+
+def read_known(source: Source, item_ids: Sequence[str]) -> Interactions:
+    """Interactions with these items; `InteractionError` where others are taken."""
+    if not isinstance(source, Interactions):
+        return read_interactions(source, item_ids=item_ids)
+    aligned = align(source, user_ids=(), item_ids=item_ids)
+    unknown_N = aligned.item_rows >= len(item_ids)
+    if unknown_N.any():
+        first = aligned.item_ids[aligned.item_rows[unknown_N.argmax()]]
+        raise InteractionError(
+            f"{int(unknown_N.sum())} of {len(aligned)} interactions name items that are not in the catalog, "
+            f"as {first!r}"
+        )
+    return replace(aligned, item_ids=tuple(item_ids))
+
+
+def _fit_tower(
+    table: TokenTable,
+    train: Interactions | None,
+    held_out: Interactions | None,
+    config: RecommenderConfig,
+    hardware: Hardware | None,
+) -> tuple[Tower, FitReport]:
+    if train is None:
+        fusion, report = fit_alignment(table, config=config.fusion, hardware=hardware)
+        return ContentTower(fusion).eval(), report
+    train_UI = train.matrix()
+    train_UI.data = recency_weights(train, config.half_life_days)[np.lexsort((train.item_rows, train.user_rows))]
+    validation_UI = None
+    if held_out is not None:
+        check_no_leak(train, held_out)
+        validation_UI = align(held_out, user_ids=train.user_ids, item_ids=train.item_ids).matrix()
+        validation_UI = sp.csr_array(validation_UI[: len(train.user_ids)])
+    return fit_ranking(table, train_UI, validation_UI=validation_UI, config=config.fusion, hardware=hardware)
+
+
+def rebuild_tower(files: ModelFiles, config: RecommenderConfig, weights: Mapping[str, torch.Tensor]) -> Tower:
+    """The tower that these weights are of; `ModelError` where they do not fit the configuration."""
+    try:
+        tower = _empty_tower(files, config.fusion, weights)
+        tower.load_state_dict(dict(weights))
+    except (KeyError, RuntimeError, FusionError) as error:
+        raise ModelError(f"the weights do not fit the configuration: {error}") from error
+    return tower.eval()
+
+
+def _empty_tower(files: ModelFiles, settings: FusionConfig, weights: Mapping[str, torch.Tensor]) -> Tower:
+    fusion = FUSIONS[settings.fusion](files.widths, dim=settings.dim, num_heads=settings.num_heads)
+    if files.interactions is None:
+        return ContentTower(fusion)
+    count = len(weights["bias_I"])
+    return HybridTower(
+        fusion,
+        np.zeros(count, np.int64),
+        np.ones(count, np.bool_),
+        sp.csr_array((count, count), dtype=np.float32),
+        smoothing=settings.smoothing,
+        history_power=settings.history_power,
+        id_dropout=settings.id_dropout,
+        use_ids=settings.use_ids,
+    )
+
+
+def _offered(tower: Tower, num_items: int) -> NDArray[np.bool_]:
+    """Which items training knew; all of them where it knew no interactions."""
+    return tower.offered_I.numpy() if isinstance(tower, HybridTower) else np.ones(num_items, np.bool_)
+
+
+def catalog_rows(store: FeatureStore, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What the catalog says of items, its own columns and the metadata, in the order of the ids."""
+    columns = ["item_id", "title", "description", "tags", "language", "metadata"]
+    wanted = set(item_ids)
+    rows = {}
+    for row in store.to_arrow(columns).to_pylist():
+        if row["item_id"] in wanted:
+            rows[row["item_id"]] = {**json.loads(row.pop("metadata")), **row}
+    return [rows[item_id] for item_id in item_ids]
+
+
+def _encoders(store: FeatureStore) -> dict[str, EncoderRecord]:
+    """The encoders that made the tokens of a store, by modality."""
+    known = {record.fingerprint: record for record in store.encoders()}
+    return {modality: known[name] for modality, name in store.fingerprints().items()}

@@ -1,0 +1,96 @@
+"""Judging a recommender: full rankings against what was held out, for all items and for those that nobody took yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from mmrec.evaluation import (
+    EvaluationError,
+    bootstrap_interval,
+    by_user_group,
+    catalog_metrics,
+    count_groups,
+    rank_metrics,
+)
+from mmrec.ranker import Ranker
+
+
+def judge(
+    ranker: Ranker,
+    vectors_ID: NDArray[np.float32],
+    users_UD: NDArray[np.float32],
+    history_UI: sp.csr_array,
+    relevant_UI: sp.csr_array,
+    offered_I: NDArray[np.bool_],
+    popularity_I: NDArray[np.int64],
+    num_users: int,
+    ks: Sequence[int],
+) -> dict[str, Any]:
+    """Metrics of users with something held out, who are not offered what stands in their history.
+
+    Returns `recall@20` and so on (means over users), `intervals` (bootstrap, 95 %), `catalog` (coverage, novelty,
+    popularity, diversity), `by_history` (by the number of interactions in training) and `cold_items`. Places beyond
+    the end of the catalog are empty.
+
+    Raises `EvaluationError` where there is nothing to judge by, or a k is below 1.
+    """
+    if not len(users_UD):
+        raise EvaluationError("nothing was held out: there is nothing to judge by")
+    if not ks or min(ks) < 1:
+        raise EvaluationError(f"the lengths of lists must be at least 1, got {list(ks)}")
+    rows_UK = _ranked(ranker, users_UD, max(ks), history_UI)
+    metrics = rank_metrics(rows_UK, relevant_UI, ks)
+    groups_U = count_groups(np.diff(history_UI.indptr))
+    return {
+        **{name: float(values_U.mean()) for name, values_U in metrics.items()},
+        "users": len(users_UD),
+        "intervals": {name: _interval(values_U) for name, values_U in metrics.items()},
+        "catalog": catalog_metrics(rows_UK, popularity_I, num_users, vectors_ID),
+        "by_history": by_user_group(metrics, groups_U),
+        "cold_items": _cold_metrics(ranker, users_UD, history_UI, relevant_UI, ~offered_I, rows_UK),
+    }
+
+
+def _interval(values_U: NDArray[np.float64]) -> list[float]:
+    interval = bootstrap_interval(values_U)
+    return [interval.low, interval.high]
+
+
+def _cold_metrics(
+    ranker: Ranker,
+    users_UD: NDArray[np.float32],
+    history_UI: sp.csr_array,
+    relevant_UI: sp.csr_array,
+    cold_I: NDArray[np.bool_],
+    rows_UK: NDArray[np.int64],
+) -> dict[str, float]:
+    """Recall of the held-out items that nobody took in training: among all items, and among their own kind."""
+    cold_UI = sp.csr_array(relevant_UI.multiply(cold_I[None].astype(np.float32)))
+    cold_UI.eliminate_zeros()
+    users = np.flatnonzero(np.diff(cold_UI.indptr))
+    if not len(users):
+        return {"held_out": 0}
+    truth_UI, k = sp.csr_array(cold_UI[users]), rows_UK.shape[1]
+    own_UK = _ranked(ranker, users_UD[users], k, sp.csr_array(history_UI[users]), cold_I)
+    return {
+        "held_out": int(truth_UI.nnz),
+        f"recall@{k}_among_all": float(rank_metrics(rows_UK[users], truth_UI, [k])[f"recall@{k}"].mean()),
+        f"recall@{k}_among_cold": float(rank_metrics(own_UK, truth_UI, [k])[f"recall@{k}"].mean()),
+    }
+
+
+def _ranked(
+    ranker: Ranker,
+    users_UD: NDArray[np.float32],
+    k: int,
+    history_UI: sp.csr_array,
+    allowed_I: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """Lists of k item rows `(U, k)`, also where there are fewer items."""
+    rows_UK, _ = ranker.top_k(users_UD, k, exclude_UI=history_UI, allowed_I=allowed_I)
+    return np.pad(rows_UK, ((0, 0), (0, k - rows_UK.shape[1])), constant_values=-1)

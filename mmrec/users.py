@@ -1,0 +1,40 @@
+"""User vectors: from what somebody took, from words, from both; nobody's is the vector of a user without a history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+    from mmrec.interactions import Interactions
+
+Floats = NDArray[np.float32]
+SECONDS_PER_DAY = 86_400.0
+
+
+def recency_weights(interactions: Interactions, half_life_days: float) -> Floats:
+    """The weights `(N,)`, halved for every `half_life_days` before the user's latest interaction; 0 keeps them.
+
+    Without timestamps they stay as they are. However old, a weight stays positive.
+    """
+    if not half_life_days or interactions.timestamps is None:
+        return interactions.weights
+    latest_U = np.full(len(interactions.user_ids), -np.inf)
+    np.maximum.at(latest_U, interactions.user_rows, interactions.timestamps)
+    age_N = (latest_U[interactions.user_rows] - interactions.timestamps) / SECONDS_PER_DAY
+    weights_N = interactions.weights * 0.5 ** (age_N / half_life_days)
+    return np.maximum(weights_N, np.finfo(np.float32).tiny).astype(np.float32)
+
+
+def user_vectors(history_UI: sp.csr_array, vectors_ID: Floats, history_power: float, null_D: Floats) -> Floats:
+    """One vector per row of weighted histories: `sum(w v) / sum(w) ** history_power + null`, `(U, D)`.
+
+    A user without history gets the null vector, which ranks by the items' biases and what is liked in general.
+    """
+    total_U1 = np.maximum(np.asarray(history_UI.sum(axis=1)).reshape(-1, 1), 1e-6)
+    vectors_UD = np.asarray(history_UI @ vectors_ID) / total_U1**history_power + null_D
+    return np.asarray(vectors_UD, np.float32)
