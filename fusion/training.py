@@ -466,9 +466,10 @@ class _RankingTask(_Task):
         return [] if self.holdout is None else DataLoader(_Rows(torch.zeros(1, dtype=torch.long)), batch_size=None,
                                                           sampler=_Batches(1, 1, 0))  # fmt: skip
 
-    def validation_step(self, batch: Tensor, batch_index: int) -> None:
-        for name, value in self._evaluate().items():
-            self.log(name, value, prog_bar=True, batch_size=1)
+    def validation_step(self, batch: Tensor, batch_index: int) -> dict[str, float]:
+        metrics = self._evaluate()
+        self.log_dict(metrics, prog_bar=True, batch_size=1)
+        return metrics
 
     def _evaluate(self) -> dict[str, float]:
         assert self.holdout is not None
@@ -567,15 +568,17 @@ def _run(task: _Task, dataset: Dataset[Any], config: FusionConfig, hardware: Har
 
 
 class _BestWeights(Callback):
-    """Keeps the weights of the best validated epoch in memory."""
+    """Keeps the weights of the best validated epoch in memory, as they were when validated: averaged, where they are."""
 
     def __init__(self) -> None:
         self.score, self.epoch, self.weights = -1.0, -1, dict[str, Tensor]()
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        score = float(trainer.callback_metrics["val_score"])
-        if score > self.score and not trainer.sanity_checking:
-            self.score, self.epoch = score, trainer.current_epoch
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        if outputs["val_score"] > self.score:
+            self.score, self.epoch = outputs["val_score"], trainer.current_epoch
             self.weights = {name: x.detach().cpu().clone() for name, x in pl_module.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from pathlib import Path
 
@@ -96,6 +97,21 @@ def test_interrupted_fit_goes_on(data, tmp_path: Path) -> None:  # type: ignore[
     assert report.epochs == 3
     assert list(tmp_path.rglob("metrics.csv")) and list(tmp_path.rglob("events.*"))
     assert resumed(table).vectors_ID.shape == whole(table).vectors_ID.shape
+
+
+def test_kept_weights_are_those_that_were_validated(data, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    table, train_UI, held_UI = data
+    warm_UI = held_UI.tolil()
+    warm_UI[:, :NUM_GROUPS] = 0  # no cold item, so that nothing is chosen after training
+    _, report = fit_ranking(
+        table, train_UI, validation_UI=sp.csr_array(warm_UI), config=dataclasses.replace(SMALL, ema_decay=0.9),
+        hardware=dataclasses.replace(QUIET, folder=tmp_path),
+    )  # fmt: skip
+    (log,) = tmp_path.rglob("metrics.csv")
+    with log.open() as file:
+        scores = [float(row["val_score"]) for row in csv.DictReader(file) if row["val_score"]]
+    assert report.metrics["val_score"] == pytest.approx(max(scores), abs=1e-6)
+    assert report.best_epoch == scores.index(max(scores))
 
 
 def test_without_validation_it_runs_to_the_end(data) -> None:  # type: ignore[no-untyped-def]
