@@ -568,7 +568,7 @@ def _run(task: _Task, dataset: Dataset[Any], config: FusionConfig, hardware: Har
 
 
 class _BestWeights(Callback):
-    """Keeps the weights of the best validated epoch in memory, as they were when validated: averaged, where they are."""
+    """Keeps the weights of the best validated epoch in memory, as validated: averaged, where averages are kept."""
 
     def __init__(self) -> None:
         self.score, self.epoch, self.weights = -1.0, -1, dict[str, Tensor]()
