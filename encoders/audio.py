@@ -6,6 +6,7 @@ Letters: N windows, S samples, T frames of a spectrogram or of a model, K bands,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,7 +57,7 @@ class Wav2Vec2:
 
         self._device = resolve_device(device)
         self._dtype = resolve_precision(precision, self._device)
-        found = locate(transformers_source(checkpoint, revision, allow_pickle))
+        self._checkpoint = found = locate(transformers_source(checkpoint, revision, allow_pickle))
         self.name = f"wav2vec2 {found.label}"
         with reading(found):
             config = AutoConfig.from_pretrained(found.folder, trust_remote_code=False)
@@ -86,21 +87,31 @@ class Wav2Vec2:
 
     def encode(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """Embed windows `(N, S)`, all of one length, as `(N, dim)`."""
-        windows_NS = checked_windows(self, windows_NS)
+        return in_parts(self.forward, checked_windows(self, windows_NS), dim=self.dim, device=self._device)
+
+    def forward(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
+        """What `encode` gives, in one go and with gradients."""
+        windows_NS = checked_windows(self, windows_NS).to(self._device)
         if windows_NS.shape[1] < self._min_samples:
             raise EncoderError(
                 f"encoder {self.name!r} hears no less than {self._min_samples} samples, got {windows_NS.shape[1]}"
             )
-        return in_parts(self._window_vectors, windows_NS, dim=self.dim, device=self._device)
-
-    @torch.inference_mode()
-    def _window_vectors(self, windows_NS: torch.Tensor) -> torch.Tensor:
-        windows_NS = windows_NS.to(self._device)
         if self._normalizes:  # as Wav2Vec2FeatureExtractor does, window by window
             variance_N1, mean_N1 = torch.var_mean(windows_NS, dim=1, correction=0, keepdim=True)
             windows_NS = (windows_NS - mean_N1) / torch.sqrt(variance_N1 + 1e-7)
         hidden_NTD = self._model(windows_NS.to(self._dtype), output_hidden_states=True).hidden_states
         return torch.stack([hidden_NTD[layer].float().mean(dim=1) for layer in self._layers]).mean(dim=0)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The model, to be trained."""
+        network: torch.nn.Module = self._model
+        return network
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write the model as it is now to a folder that `checkpoint` can name."""
+        self._checkpoint.copy_small_files(folder)
+        self._model.save_pretrained(folder)
 
 
 def _layer_numbers(layers: str | Sequence[int], num_layers: int) -> list[int]:
@@ -157,7 +168,7 @@ class Clap:
 
         self._device = resolve_device(device)
         self._dtype = resolve_precision(precision, self._device)
-        found = locate(transformers_source(checkpoint, revision, allow_pickle))
+        self._checkpoint = found = locate(transformers_source(checkpoint, revision, allow_pickle))
         self.name = f"clap {found.label}"
         with reading(found):
             self._preprocessing = ClapFeatureExtractor.from_pretrained(found.folder)
@@ -176,16 +187,16 @@ class Clap:
 
     def encode(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """Embed windows `(N, S)`, all of one length, as unit vectors `(N, dim)`."""
-        windows_NS = checked_windows(self, windows_NS)
-        return in_parts(self._window_vectors, windows_NS, dim=self.dim, device=self._device)
+        return in_parts(self.forward, checked_windows(self, windows_NS), dim=self.dim, device=self._device)
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor:
         """Embed texts, in the space of the sounds, as unit vectors `(N, dim)`; longer than the context is cut."""
         return in_parts(self._text_vectors, texts, dim=self.dim, device=self._device)
 
-    @torch.inference_mode()
-    def _window_vectors(self, windows_NS: torch.Tensor) -> torch.Tensor:
-        log_mel_N1TK = clap_log_mel(windows_NS.to(self._device), self._preprocessing)
+    def forward(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
+        """What `encode` gives, in one go and with gradients."""
+        windows_NS = checked_windows(self, windows_NS).to(self._device)
+        log_mel_N1TK = clap_log_mel(windows_NS, self._preprocessing)
         is_fused = self._preprocessing.truncation == "fusion"
         output = self._model.get_audio_features(
             log_mel_N1TK.expand(-1, 4 if is_fused else 1, -1, -1).to(self._dtype),
@@ -193,7 +204,17 @@ class Clap:
         )
         return functional.normalize(output.pooler_output.float(), dim=-1)
 
-    @torch.inference_mode()
+    @property
+    def network(self) -> torch.nn.Module:
+        """The model, to be trained."""
+        network: torch.nn.Module = self._model
+        return network
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write the model as it is now to a folder that `checkpoint` can name."""
+        self._checkpoint.copy_small_files(folder)
+        self._model.save_pretrained(folder)
+
     def _text_vectors(self, texts: list[str]) -> torch.Tensor:
         tokens = self._tokenizer(
             texts, padding=True, truncation=True, max_length=self._context_length, return_tensors="pt"

@@ -55,7 +55,8 @@ def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
 def in_parts(
     embed: Callable[[Any], torch.Tensor], batch: torch.Tensor | Sequence[str], *, dim: int, device: torch.device
 ) -> torch.Tensor:
-    """Embed a batch of any size in parts of a size that suits the device: float32 `(N, dim)`."""
+    """Embed a batch of any size in parts of a size that suits the device, without gradients: float32 `(N, dim)`."""
     size = 16 if device.type == "cpu" else 256
-    parts = [embed(batch[at : at + size]) for at in range(0, len(batch), size)]
+    with torch.inference_mode():
+        parts = [embed(batch[at : at + size]) for at in range(0, len(batch), size)]
     return torch.cat([torch.empty(0, dim, device=device), *parts])

@@ -99,12 +99,23 @@ class Checkpoint:
     @property
     def digest(self) -> str:
         """A hash of the content of the weights and of the small files beside them."""
-        small = [
+        return digest(self.folder, [*self.weights, *self._small_files])
+
+    @property
+    def _small_files(self) -> list[Path]:
+        return [
             self.folder / name
             for name in _names_in(self.folder)
             if _is_small(name) and (name.count("/") == 0 or _MODULE_FOLDER.fullmatch(name.split("/")[0]))
         ]
-        return digest(self.folder, [*self.weights, *small])
+
+    def copy_small_files(self, folder: Path) -> None:
+        """Copy what says how to use the weights; not the indices of weights in several files."""
+        for file in self._small_files:
+            if not file.name.endswith(".index.json"):
+                copy = folder / file.relative_to(self.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(file.read_bytes())
 
 
 def digest(folder: Path, files: Iterable[Path]) -> str:

@@ -9,6 +9,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -151,12 +152,15 @@ class SentenceTransformer:
         dtype = resolve_precision(precision, self._device)
         found = locate(transformers_source(checkpoint, revision, allow_pickle))
         self.name = f"sentence-transformer {found.label}"
-        self._document_prompt, self._query_prompt = document_prompt, query_prompt
         with reading(found):
             model = _sentence_model(found)
             self._num_tokens = _room(model, document_prompt)
         _, adapter_digest = adapted(model.transformers_model, adapter, allow_pickle=allow_pickle)
         self._model = model.eval().to(self._device, dtype)
+        self._prompts = {
+            "document": _prompt(model, document_prompt, "document", "passage", "corpus"),
+            "query": _prompt(model, query_prompt, "query"),
+        }
         self.dim: int = model.get_embedding_dimension()
         self.fingerprint = fingerprint(
             "sentence-transformer",
@@ -169,11 +173,25 @@ class SentenceTransformer:
 
     def encode(self, texts: list[str], /) -> torch.Tensor:
         """Embed texts as `(N, dim)`; what is longer than the model reads is cut, so give it `passages`."""
-        return self._shortest_first(self._document_vectors, texts)
+        return self._shortest_first(self.forward, texts)
+
+    def forward(self, texts: list[str], /) -> torch.Tensor:
+        """What `encode` gives, in one go and with gradients."""
+        return self._vectors(texts, "document")
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The transformer, to be trained."""
+        network: torch.nn.Module = self._model.transformers_model
+        return network
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write the model as it is now to a folder that `checkpoint` can name."""
+        self._model.save_pretrained(str(folder), create_model_card=False)
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor:
         """Embed queries as `(N, dim)`, which differs from texts where the checkpoint has a prompt for queries."""
-        return self._shortest_first(self._query_vectors, texts)
+        return self._shortest_first(lambda queries: self._vectors(queries, "query"), texts)
 
     def passages(self, text: str, /) -> list[str]:
         """Split a text in passages that the model reads whole."""
@@ -196,18 +214,14 @@ class SentenceTransformer:
         vectors_ND[order] = sorted_ND
         return vectors_ND
 
-    def _document_vectors(self, texts: list[str]) -> torch.Tensor:
-        return self._vectors(self._model.encode_document, texts, self._document_prompt)
-
-    def _query_vectors(self, texts: list[str]) -> torch.Tensor:
-        return self._vectors(self._model.encode_query, texts, self._query_prompt)
-
-    def _vectors(self, encode: Callable[..., torch.Tensor], texts: list[str], prompt: str | None) -> torch.Tensor:
+    def _vectors(self, texts: list[str], task: str) -> torch.Tensor:
+        """What the library's encode_document or encode_query gives, which keep no gradients."""
         from sentence_transformers.sentence_transformer.modules import Normalize
+        from sentence_transformers.util import batch_to_device
 
-        vectors_ND = encode(
-            texts, prompt=prompt, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False
-        ).float()
+        features = self._model.preprocess(texts, prompt=self._prompts[task], task=task)
+        output = self._model(batch_to_device(features, self._device), task=task)
+        vectors_ND = output["sentence_embedding"][:, : self.dim].float()
         ends_with_unit_norm = isinstance(self._model[-1], Normalize)
         return functional.normalize(vectors_ND, dim=-1) if ends_with_unit_norm else vectors_ND
 
@@ -227,6 +241,15 @@ def _sentence_model(checkpoint: Checkpoint) -> Any:
     _, report = type(transformer).from_pretrained(checkpoint.folder, **options, output_loading_info=True)
     refuse_random_weights(checkpoint, report["missing_keys"], unused=r"pooler\.")
     return model
+
+
+def _prompt(model: Any, own: str | None, *names: str) -> str | None:
+    """What goes before a text: one's own, else the checkpoint's first of these names, else its default."""
+    if own is not None:
+        return own
+    name = next((name for name in names if name in model.prompts), model.default_prompt_name)
+    prompt: str | None = model.prompts.get(name)
+    return prompt
 
 
 def _room(model: Any, document_prompt: str | None) -> int:

@@ -5,12 +5,14 @@ Letters: N frames, H, W pixels, C channels, D width.
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from encoders.base import EncoderError, FrameFit, Interpolation, Modality, fingerprint
@@ -57,7 +59,8 @@ class OpenClip:
         self._architecture = checkpoint if pretrained else f"local-dir:{self._checkpoint.folder}"
         with reading(self._checkpoint):
             model, model_config = _open_clip_model(self._architecture, pretrained, self._checkpoint)
-        preprocessing = model.visual.preprocess_cfg
+        self._config = model_config
+        self._preprocessing = preprocessing = model.visual.preprocess_cfg
         model, adapter_digest = adapted(model, adapter, allow_pickle=allow_pickle)
         self._model = model.to(self._device, self._dtype)
         self.dim: int = model_config["embed_dim"]
@@ -104,20 +107,33 @@ class OpenClip:
 
     def encode(self, frames_NFHWC: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """Embed frames `(N, 1, H, W, 3)`, uint8 RGB at `frame_size`, as unit vectors `(N, dim)`."""
-        frames_NHWC = checked_frames(self, frames_NFHWC)[:, 0]
-        return in_parts(self._frame_vectors, frames_NHWC, dim=self.dim, device=self._device)
+        return in_parts(self.forward, checked_frames(self, frames_NFHWC), dim=self.dim, device=self._device)
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor:
         """Embed texts, in the space of the frames, as unit vectors `(N, dim)`; longer than the context is cut."""
         return in_parts(self._text_vectors, texts, dim=self.dim, device=self._device)
 
-    @torch.inference_mode()
-    def _frame_vectors(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
-        pixels_NHWC = (frames_NHWC.to(self._device).float() - self._mean_C) / self._std_C
+    def forward(self, frames_NFHWC: np.ndarray | torch.Tensor, /) -> torch.Tensor:
+        """What `encode` gives, in one go and with gradients."""
+        frames_NHWC = checked_frames(self, frames_NFHWC)[:, 0].to(self._device)
+        pixels_NHWC = (frames_NHWC.float() - self._mean_C) / self._std_C
         vectors_ND = self._model.encode_image(pixels_NHWC.permute(0, 3, 1, 2).to(self._dtype))
         return functional.normalize(vectors_ND.float(), dim=-1)
 
-    @torch.inference_mode()
+    @property
+    def network(self) -> torch.nn.Module:
+        """The model, to be trained."""
+        network: torch.nn.Module = self._model
+        return network
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write the model as it is now to a folder that `checkpoint` can name."""
+        self._checkpoint.copy_small_files(folder)
+        config = {"model_cfg": self._config, "preprocess_cfg": self._preprocessing}
+        (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        tensors = {name: tensor.contiguous() for name, tensor in self._model.state_dict().items()}
+        save_file(tensors, folder / "open_clip_model.safetensors")
+
     def _text_vectors(self, texts: list[str]) -> torch.Tensor:
         vectors_ND = self._model.encode_text(self._tokenize(texts).to(self._device))
         return functional.normalize(vectors_ND.float(), dim=-1)

@@ -115,6 +115,8 @@ def embed(
     panel = load_panel(load_preset(preset), device=device, precision=precision, allow_pickle=allow_pickle)
     report = EmbedReport(items=manifest.num_items, encoders=_describe(panel))
     target = FeatureStore(store, create=True)
+    if progress is not None:
+        progress(report)
     with target.lock():
         target.add_encoders(panel.records())
         keys = target.keys()

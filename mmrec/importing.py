@@ -65,7 +65,7 @@ def _open_array(path: Path, num_items: int) -> NDArray[np.floating]:
         raise CatalogError(f"{path} cannot be read as a NumPy file: {error}") from None
     is_real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
     if array.ndim not in (2, 3) or not is_real or 0 in array.shape[1:]:
-        raise CatalogError(f"{path} holds {array.dtype} {array.shape}: expected real numbers (items, D) or (items, T, D)")
+        raise CatalogError(f"{path} holds {array.dtype} {array.shape}, not real numbers (items, D) or (items, T, D)")
     if len(array) != num_items:
         raise CatalogError(f"{path} has {len(array)} rows, the manifest {num_items}: row k must belong to item k")
     return array

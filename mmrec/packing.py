@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZES: dict[Modality, int] = {"visual": 64, "audio": 16, "text": 64}
 MAX_WAITING_BYTES = 256 * 2**20
+MAX_WAITING_SECONDS = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -45,14 +46,15 @@ class _Part:
 class Packer:
     """Collects parts by modality and shape, and encodes a group as soon as it fills a batch.
 
-    `add` and `flush` yield the items that became complete. At most `MAX_WAITING_BYTES` of parts wait: beyond that the
-    groups are encoded as they are.
+    `add` and `flush` yield the items that became complete. A group that has waited for `MAX_WAITING_SECONDS` is encoded
+    as it is, and so are all where more than `MAX_WAITING_BYTES` wait.
     """
 
     def __init__(self, panel: EncoderPanel, batch_size: int | None, stage_seconds: dict[str, float]) -> None:
         self._panel = panel
         self._sizes = {modality: batch_size or BATCH_SIZES[modality] for modality in panel.encoders}
         self._groups: dict[tuple[Modality, Any], list[_Part]] = {}
+        self._since: dict[tuple[Modality, Any], float] = {}
         self._waiting_bytes = 0
         self._stage_seconds = stage_seconds
 
@@ -63,11 +65,15 @@ class Packer:
         self._take_text(draft, text)
         if draft.outstanding == 0:
             yield features
-        while full := [key for key, parts in self._groups.items() if len(parts) >= self._sizes[key[0]]]:
-            for key in full:
+        while ready := [key for key in self._groups if self._is_ready(key)]:
+            for key in ready:
                 yield from self._encode_group(key)
         if self._waiting_bytes > MAX_WAITING_BYTES:
             yield from self.flush()
+
+    def _is_ready(self, key: tuple[Modality, Any]) -> bool:
+        full = len(self._groups[key]) >= self._sizes[key[0]]
+        return full or time.monotonic() - self._since[key] > MAX_WAITING_SECONDS
 
     def flush(self) -> Iterator[Features]:
         while self._groups:
@@ -108,7 +114,10 @@ class Packer:
         draft.outstanding += len(parts)
         for place, data in enumerate(parts):
             shape = data.shape if isinstance(data, np.ndarray) else None
-            self._groups.setdefault((modality, shape), []).append(_Part(draft, modality, place, data))
+            key = (modality, shape)
+            if key not in self._groups:
+                self._groups[key], self._since[key] = [], time.monotonic()
+            self._groups[key].append(_Part(draft, modality, place, data))
             self._waiting_bytes += _size(data)
 
     def _encode_group(self, key: tuple[Modality, Any]) -> Iterator[Features]:
@@ -116,7 +125,7 @@ class Packer:
         group = self._groups.pop(key)
         parts, rest = group[: self._sizes[modality]], group[self._sizes[modality] :]
         if rest:
-            self._groups[key] = rest
+            self._groups[key], self._since[key] = rest, time.monotonic()
         self._waiting_bytes -= sum(_size(part.data) for part in parts)
         start = time.perf_counter()
         vectors_ND = self._encode(modality, [part.data for part in parts])

@@ -175,18 +175,17 @@ class Recommender:
                 Columns of one's own are compared as text; `tags`, a list, matches where any of its tags does.
             candidates: the only items that may be recommended.
             diversity: from 0 (by score alone) to 1, by maximal marginal relevance.
-            explore_share: the share of places kept for items that nobody took in training, the last ones of each list.
+            explore_share: at least this share of the places goes to items that nobody took in training. Where fewer
+                come so far by themselves, the best of them take the last places of the list.
 
         Places that no item is left for hold an empty id and the score -inf.
         """
         vectors_UD, seen_UI = self._users(users)
         exclude_UI = seen_UI if exclude_seen else None
         allowed_I = self._allowed(where, candidates, exclude)
-        cold_I = ~self._files.offered_I & (True if allowed_I is None else allowed_I)
-        k = min(k, len(self._item_rows))
-        cold_places = self._cold_places(explore_share, k, cold_I)
-        rows_UK, scores_UK = self._ranked(vectors_UD, k - cold_places, exclude_UI, allowed_I, diversity)
-        if cold_places:
+        rows_UK, scores_UK = self._ranked(vectors_UD, k, exclude_UI, allowed_I, diversity)
+        if cold_places := _share_of(rows_UK.shape[1], explore_share):
+            cold_I = ~self._files.offered_I & (True if allowed_I is None else allowed_I)
             rows_UK, scores_UK = self._with_cold(rows_UK, scores_UK, vectors_UD, cold_places, exclude_UI, cold_I)
         ids_UK = self._to_ids(rows_UK)
         is_one = isinstance(users, str) or (_are_vectors(users) and np.ndim(users) == 1)
@@ -325,11 +324,6 @@ class Recommender:
             allowed_I &= np.array([keep(row.get(column)) for row in self._files.catalog], np.bool_)
         return allowed_I
 
-    def _cold_places(self, explore_share: float, k: int, cold_I: NDArray[np.bool_]) -> int:
-        if not 0 <= explore_share <= 1:
-            raise ModelError(f"the explore share is {explore_share}: expected 0 to 1")
-        return max(0, min(round(explore_share * k), int(cold_I.sum()), k - 1))
-
     def _ranked(
         self,
         vectors_UD: Floats,
@@ -353,15 +347,26 @@ class Recommender:
         exclude_UI: sp.csr_array | None,
         cold_I: NDArray[np.bool_],
     ) -> tuple[Rows, Floats]:
-        """The lists, with cold items that do not stand in them yet at their ends."""
-        listed = np.repeat(np.arange(len(rows_UK)), rows_UK.shape[1]), rows_UK.ravel()
-        there = listed[1] >= 0
-        hidden_UI = sp.csr_array(
-            (np.ones(int(there.sum())), (listed[0][there], listed[1][there])), shape=(len(rows_UK), len(cold_I))
+        """The lists with at least so many cold items, as far as there are any: the last warm ones make way for them."""
+        cold_UK = (rows_UK >= 0) & cold_I[rows_UK]
+        missing_U1 = np.maximum(min(places, int(cold_I.sum())) - cold_UK.sum(1, keepdims=True), 0)
+        if not missing_U1.any():
+            return rows_UK, scores_UK
+        users, taken = np.nonzero(rows_UK >= 0)
+        listed_UI = sp.csr_array((np.ones(len(users)), (users, rows_UK[users, taken])), (len(rows_UK), len(cold_I)))
+        hidden_UI = listed_UI if exclude_UI is None else sp.csr_array(listed_UI + exclude_UI)
+        new_UC, new_scores_UC = self._ranker.top_k(
+            vectors_UD, int(missing_U1.max()), exclude_UI=hidden_UI, allowed_I=cold_I
         )
-        hidden_UI = hidden_UI if exclude_UI is None else sp.csr_array(hidden_UI + exclude_UI)
-        cold_UK, cold_scores_UK = self._ranker.top_k(vectors_UD, places, exclude_UI=hidden_UI, allowed_I=cold_I)
-        return np.hstack([rows_UK, cold_UK]), np.hstack([scores_UK, cold_scores_UK])
+        warm_UK = (rows_UK >= 0) & ~cold_UK
+        leaves_UK = warm_UK & (warm_UK[:, ::-1].cumsum(1)[:, ::-1] <= missing_U1)
+        order_UK = np.argsort(leaves_UK, axis=1, kind="stable")
+        rows_UK, scores_UK = np.take_along_axis(rows_UK, order_UK, 1), np.take_along_axis(scores_UK, order_UK, 1)
+        place_UK = np.arange(rows_UK.shape[1]) - (rows_UK.shape[1] - missing_U1)
+        users, free = np.nonzero(place_UK >= 0)
+        rows_UK[users, free] = new_UC[users, place_UK[users, free]]
+        scores_UK[users, free] = new_scores_UC[users, place_UK[users, free]]
+        return rows_UK, scores_UK
 
     def _to_ids(self, rows: Rows) -> Ids:
         names = np.array([*self._files.item_ids, ""], dtype=object)
@@ -400,6 +405,12 @@ class Recommender:
             vectors_BD = (1 - smoothing) * base_BD + smoothing * (graph_BI @ self._files.base_ID)
         bias_B = np.full(len(table), float(self._tower.cold_bias()), np.float32)
         return NewItems(vectors_BD.astype(np.float32), bias_B, base_BD, {m: x.numpy() for m, x in features.items()})
+
+
+def _share_of(k: int, share: float) -> int:
+    if not 0 <= share <= 1:
+        raise ModelError(f"the explore share is {share}: expected 0 to 1")
+    return round(share * k)
 
 
 def _are_vectors(users: Any) -> TypeGuard[Floats]:

@@ -1,0 +1,104 @@
+"""Small stores with planted kinds, so that the right answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fusion.training import FusionConfig, Hardware
+from mmrec.catalog import Item
+from mmrec.features import Features, Modality, Tokens
+from mmrec.fitting import RecommenderConfig
+from mmrec.interactions import Interactions, make_interactions
+from mmrec.store import EncoderRecord, FeatureStore
+
+KINDS = ("jazz", "sport", "rain", "chess")
+WIDTHS: dict[Modality, int] = {"visual": 12, "audio": 8}
+NUM_ITEMS, NUM_USERS = 40, 80
+QUIET = Hardware(progress=False)
+SMALL = FusionConfig(
+    dim=16, num_heads=2, max_epochs=6, batch_size=64, neighbours=3, input_dropout=0.1, learning_rate=0.02
+)
+CONFIG = RecommenderConfig(fusion=SMALL)
+
+
+def kind_of(item_id: str) -> str:
+    return item_id.split("-")[0]
+
+
+def item_ids(count: int = NUM_ITEMS) -> list[str]:
+    """`jazz-00`, `sport-00`, and so on: the kinds in turn."""
+    return [f"{KINDS[k % len(KINDS)]}-{k // len(KINDS):02}" for k in range(count)]
+
+
+def planted(names: Iterable[str], *, without: Sequence[Modality] = (), seed: int = 0) -> list[Features]:
+    """Items whose tokens lie near the centre of their kind; a modality's centres are the same in every call."""
+    rng = np.random.default_rng(seed)
+    centres = {m: np.random.default_rng(7).normal(size=(len(KINDS), width)) * 3 for m, width in WIDTHS.items()}
+    made = []
+    for name in names:
+        kind = kind_of(name)
+        language = "en" if int(name.split("-")[1]) % 2 else "zh"
+        item = Item(
+            item_id=name,
+            title=f"{kind} clip {name}",
+            tags=(kind, "clip"),
+            language=language,
+            metadata={"kind": kind, "age_limit": "12"},
+        )
+        features = Features(item)
+        for modality in WIDTHS:
+            noise = rng.normal(size=(2, WIDTHS[modality]))
+            if modality not in without:
+                vectors = (centres[modality][KINDS.index(kind)] + noise).astype(np.float32)
+                features.tokens[modality] = Tokens(vectors, np.array([[0.0, 1.0], [1.0, 2.0]]))
+        made.append(features)
+    return made
+
+
+def write_store(folder: Path, items: Sequence[Features], *, encoder: str = "planted") -> FeatureStore:
+    """A store whose encoders are told apart by name alone."""
+    store = FeatureStore(folder, create=True)
+    found = {modality for features in items for modality in features.tokens}
+    for features in items:
+        features.fingerprints = {modality: f"{encoder}-{modality}" for modality in features.tokens}
+        features.content_key = features.catalog_key = "0" * 32
+    store.add_encoders(
+        EncoderRecord(
+            fingerprint=f"{encoder}-{modality}",
+            modality=modality,
+            name=encoder,
+            dim=next(f.tokens[modality].vectors_TD.shape[1] for f in items if modality in f.tokens),
+            spec={"kind": "imported"},
+        )
+        for modality in sorted(found)
+    )
+    store.write(items)
+    return store
+
+
+def watched(cold: Sequence[str] = (), *, num_users: int = NUM_USERS) -> tuple[Interactions, Interactions]:
+    """Training and validation: each user takes four items of one kind and later a fifth; nobody takes the cold ones."""
+    rng = np.random.default_rng(1)
+    warm = [name for name in item_ids() if name not in cold]
+    train, held = [], []
+    for user in range(num_users):
+        own = rng.permutation([name for name in warm if kind_of(name) == KINDS[user % len(KINDS)]])
+        train += [(f"user{user:02}", name) for name in own[:4]]
+        held.append((f"user{user:02}", own[4]))
+    return to_interactions(train), to_interactions(held)
+
+
+def to_interactions(pairs: Sequence[tuple[str, str]]) -> Interactions:
+    users, items = zip(*pairs, strict=True)
+    return make_interactions([*users], [str(item) for item in items])
+
+
+def write_csv(path: Path, interactions: Interactions) -> Path:
+    """The interactions as a file."""
+    rows = zip(interactions.user_rows, interactions.item_rows, interactions.weights, strict=True)
+    lines = [f"{interactions.user_ids[user]},{interactions.item_ids[item]},{weight}" for user, item, weight in rows]
+    path.write_text("\n".join(["user_id,item_id,weight", *lines]) + "\n", encoding="utf-8")
+    return path
