@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.demo import add_demo_command
 from mmrec.cli.models import add_model_commands
 from mmrec.cli.output import fail
@@ -41,4 +42,5 @@ def _parser() -> argparse.ArgumentParser:
     add_demo_command(commands)
     add_store_commands(commands)
     add_model_commands(commands)
+    add_adapt_command(commands)
     return parser
