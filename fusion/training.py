@@ -28,8 +28,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fusion.attention import FUSIONS, Fusion
+from fusion.neighbours import ContentNeighbours
 from fusion.objectives import adversarial, bpr, full_softmax, in_batch_softmax, modality_alignment, sampled_binary
-from fusion.tower import ContentNeighbours, HybridTower, Items, TokenTable
+from fusion.token_table import TokenTable
+from fusion.tower import HybridTower, Items, user_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -524,9 +526,9 @@ class _Holdout:
 
     def users(self, tower: HybridTower, vectors_ID: Tensor) -> Tensor:
         vectors = vectors_ID.float().cpu().numpy()
-        totals_U1 = np.maximum(np.asarray(self.history.sum(axis=1)).reshape(-1, 1), 1e-6)
-        sums_UD = (self.history @ vectors) / totals_U1**tower.history_power
-        return torch.from_numpy(sums_UD.astype(np.float32)).to(vectors_ID.device) + tower.null_D
+        null_D = tower.null_D.detach().cpu().numpy()
+        users_UD = user_vectors(self.history, vectors, tower.history_power, null_D)
+        return torch.from_numpy(users_UD).to(vectors_ID.device)
 
     def metrics(
         self, users_UD: Tensor, vectors_ID: Tensor, bias_I: Tensor, users_at_once: int = 1024

@@ -275,7 +275,10 @@ class ALS(CollaborativeModel):
         return scores
 
     def _library(self) -> Any:
-        from implicit.als import AlternatingLeastSquares
+        try:
+            from implicit.als import AlternatingLeastSquares
+        except ImportError as error:
+            raise CollaborativeError("ALS needs the package implicit: pip install 'mmrec[baselines]'") from error
 
         return AlternatingLeastSquares(
             factors=self.factors,

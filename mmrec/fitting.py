@@ -15,9 +15,9 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
-from fusion.attention import FUSIONS, FusionError
-from fusion.content import ContentTower
-from fusion.tower import HybridTower, TokenTable
+from fusion.attention import FusionError
+from fusion.token_table import TokenTable
+from fusion.tower import ContentTower, Tower
 from fusion.training import FitReport, FusionConfig, Hardware, TrainingError, fit_alignment, fit_ranking
 from mmrec.errors import ModelError
 from mmrec.interactions import InteractionError, Interactions, align, check_no_leak, read_interactions
@@ -26,7 +26,6 @@ from mmrec.store import EncoderRecord, FeatureStore
 from mmrec.tokens import read_tokens
 from mmrec.users import recency_weights
 
-Tower = HybridTower | ContentTower
 Source = Interactions | str | os.PathLike[str]
 
 
@@ -84,12 +83,10 @@ def fit_files(
         vectors_ID=items.vectors_ID.numpy().astype(np.float32),
         bias_I=items.bias_I.numpy().astype(np.float32),
         base_ID=items.base_ID.numpy().astype(np.float32),
-        offered_I=_offered(tower, len(item_ids)),
-        features={m: x.numpy() for m, x in table.features(tower.fusion).items()} if tower.smoothing else {},
+        offered_I=_offered(train, len(item_ids)),
         interactions=train,
         encoders=_encoders(store),
         report=report,
-        widths=dict(tower.fusion.widths),
     )
     return files, tower
 
@@ -129,36 +126,11 @@ def _fit_tower(
     return fit_ranking(table, train_UI, validation_UI=validation_UI, config=config.fusion, hardware=hardware)
 
 
-def rebuild_tower(files: ModelFiles, config: RecommenderConfig, weights: Mapping[str, torch.Tensor]) -> Tower:
-    """The tower that these weights are of; `ModelError` where they do not fit the configuration."""
-    try:
-        tower = _empty_tower(files, config.fusion, weights)
-        tower.load_state_dict(dict(weights))
-    except (KeyError, RuntimeError, FusionError) as error:
-        raise ModelError(f"the weights do not fit the configuration: {error}") from error
-    return tower.eval()
-
-
-def _empty_tower(files: ModelFiles, settings: FusionConfig, weights: Mapping[str, torch.Tensor]) -> Tower:
-    fusion = FUSIONS[settings.fusion](files.widths, dim=settings.dim, num_heads=settings.num_heads)
-    if files.interactions is None:
-        return ContentTower(fusion)
-    count = len(weights["bias_I"])
-    return HybridTower(
-        fusion,
-        np.zeros(count, np.int64),
-        np.ones(count, np.bool_),
-        sp.csr_array((count, count), dtype=np.float32),
-        smoothing=settings.smoothing,
-        history_power=settings.history_power,
-        id_dropout=settings.id_dropout,
-        use_ids=settings.use_ids,
-    )
-
-
-def _offered(tower: Tower, num_items: int) -> NDArray[np.bool_]:
-    """Which items training knew; all of them where it knew no interactions."""
-    return tower.offered_I.numpy() if isinstance(tower, HybridTower) else np.ones(num_items, np.bool_)
+def _offered(train: Interactions | None, num_items: int) -> NDArray[np.bool_]:
+    """Which items stand in training; all of them where there were no interactions."""
+    if train is None:
+        return np.ones(num_items, np.bool_)
+    return np.bincount(train.item_rows, minlength=num_items) > 0
 
 
 def catalog_rows(store: FeatureStore, item_ids: Sequence[str]) -> list[dict[str, Any]]:

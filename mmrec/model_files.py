@@ -7,43 +7,32 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file as load_tensors
-from safetensors.torch import save_file as save_tensors
 
+from fusion.tower import Tower, load_tower
 from fusion.training import FitReport
 from mmrec.errors import MMRecError, ModelError
 from mmrec.interactions import Interactions
 from mmrec.store import EncoderRecord
 
-FORMAT = 1
+FORMAT = 2
 Floats = NDArray[np.float32]
-
-
-class NewItems(NamedTuple):
-    """Vectors, biases, vectors before smoothing and content features of items that join a model."""
-
-    vectors_ID: Floats
-    bias_I: Floats
-    base_ID: Floats
-    features: Mapping[str, Floats]
 
 
 @dataclass(slots=True)
 class ModelFiles:
-    """What a recommender knows beside its weights, row by row of its items.
+    """What a recommender knows beside its tower, row by row of its items.
 
-    `offered_I`: the items that stand in training. `features`: unit content features by modality, in which neighbours of
-    new items are found; empty where nothing is smoothed over neighbours. `interactions` None: fitted to content alone.
+    `base_ID`: `fusion.tower.Items.base_ID` of the items it was fitted to, which come first. `offered_I`: the items that
+    stand in training. `interactions` None: fitted to content alone.
     """
 
     item_ids: list[str]
@@ -52,36 +41,29 @@ class ModelFiles:
     bias_I: Floats
     base_ID: Floats
     offered_I: NDArray[np.bool_]
-    features: dict[str, Floats]
     interactions: Interactions | None
     encoders: dict[str, EncoderRecord]
     report: FitReport
-    widths: dict[str, int]
 
-    def append(self, item_ids: Sequence[str], catalog: Sequence[dict[str, Any]], items: NewItems) -> None:
+    def append(
+        self, item_ids: Sequence[str], catalog: Sequence[dict[str, Any]], vectors_ID: Floats, bias_I: Floats
+    ) -> None:
         """Let items join that training did not see."""
         self.item_ids = [*self.item_ids, *item_ids]
         self.catalog = [*self.catalog, *catalog]
-        self.vectors_ID = np.vstack([self.vectors_ID, items.vectors_ID])
-        self.bias_I = np.concatenate([self.bias_I, items.bias_I])
-        self.base_ID = np.vstack([self.base_ID, items.base_ID])
+        self.vectors_ID = np.vstack([self.vectors_ID, vectors_ID])
+        self.bias_I = np.concatenate([self.bias_I, bias_I])
         self.offered_I = np.concatenate([self.offered_I, np.zeros(len(item_ids), np.bool_)])
-        for modality, features_IW in self.features.items():
-            missing = np.zeros((len(item_ids), features_IW.shape[1]), np.float32)
-            self.features[modality] = np.vstack([features_IW, items.features.get(modality, missing)])
 
 
-def save_model(
-    folder: str | os.PathLike[str], files: ModelFiles, tower: torch.nn.Module, config: Mapping[str, Any]
-) -> None:
+def save_model(folder: str | os.PathLike[str], files: ModelFiles, tower: Tower, config: Mapping[str, Any]) -> None:
     """Write everything; `model.json` comes last, so that a folder with one is complete."""
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / "model.json").unlink(missing_ok=True)
-        save_tensors({name: x.contiguous() for name, x in tower.state_dict().items()}, path / "weights.safetensors")
+        tower.save(path)
         arrays = {"vectors": files.vectors_ID, "bias": files.bias_I, "base": files.base_ID}
-        arrays |= {f"features.{modality}": x for modality, x in files.features.items()}
         save_arrays({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path / "items.safetensors")
         rows = {
             "item_id": files.item_ids,
@@ -94,7 +76,6 @@ def save_model(
         about = {
             "format": FORMAT,
             "config": dict(config),
-            "widths": files.widths,
             "encoders": {modality: asdict(record) for modality, record in files.encoders.items()},
             "report": asdict(files.report),
             "hybrid": files.interactions is not None,
@@ -104,8 +85,8 @@ def save_model(
         raise ModelError(f"model {path} cannot be written: {error.strerror or error}") from error
 
 
-def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, dict[str, Any], dict[str, torch.Tensor]]:
-    """What `save_model` wrote: the files, the configuration, and the weights of the tower."""
+def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, Tower, dict[str, Any]]:
+    """What `save_model` wrote: the files, the tower and the configuration."""
     path = Path(folder)
     if not (path / "model.json").is_file():
         raise ModelError(f"there is no model at {path}: make one with `mmrec fit --store STORE --model {path}`")
@@ -122,25 +103,25 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, dict[str, An
             bias_I=arrays["bias"],
             base_ID=arrays["base"],
             offered_I=rows["offered"].to_numpy(zero_copy_only=False) if rows.num_rows else np.zeros(0, np.bool_),
-            features={name.removeprefix("features."): x for name, x in arrays.items() if name.startswith("features.")},
             interactions=_read_interactions(path, rows["item_id"].to_pylist()) if about["hybrid"] else None,
             encoders={modality: EncoderRecord(**record) for modality, record in about["encoders"].items()},
             report=FitReport(**about["report"]),
-            widths=about["widths"],
         )
-        _check_rows(files)
-        return files, dict(about["config"]), load_tensors(path / "weights.safetensors")
+        tower = load_tower(path)
+        _check_rows(files, tower)
+        return files, tower, dict(about["config"])
     except MMRecError:
         raise
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, pa.ArrowException) as error:
         raise ModelError(f"model {path} is damaged ({error}): fit it anew") from error
 
 
-def _check_rows(files: ModelFiles) -> None:
-    arrays = (files.vectors_ID, files.bias_I, files.base_ID, *files.features.values())
-    taken = files.interactions
-    strange = taken is not None and len(taken) and taken.item_rows.max() >= len(files.item_ids)
-    if strange or {len(array) for array in arrays} != {len(files.item_ids)}:
+def _check_rows(files: ModelFiles, tower: Tower) -> None:
+    count, taken = len(files.item_ids), files.interactions
+    fitted = tower.settings().get("num_items", len(files.base_ID))
+    expected = [(count, tower.fusion.dim), (count,), (fitted, tower.fusion.dim)]
+    strange = taken is not None and len(taken) and taken.item_rows.max() >= fitted
+    if strange or [x.shape for x in (files.vectors_ID, files.bias_I, files.base_ID)] != expected:
         raise ValueError("its files are not of one model")
 
 

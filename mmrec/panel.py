@@ -66,6 +66,7 @@ class EncoderPanel:
                 name=encoder.name,
                 dim=encoder.dim,
                 spec=self.specs[modality].as_dict(),
+                encoder_fingerprint=encoder.fingerprint,
             )
             for modality, encoder in self.encoders.items()
         ]
@@ -94,6 +95,21 @@ def load_panel(
     }
     fingerprints = {modality: _fingerprint(encoder, inputs[modality]) for modality, encoder in encoders.items()}
     return EncoderPanel(preset, encoders, specs, frames, sound, fingerprints)
+
+
+def load_recorded(record: EncoderRecord) -> Encoder:
+    """Load the encoder that made the tokens of a record, in the precision in which it made them.
+
+    Raises `EncoderError` where it cannot be had, or has changed since.
+    """
+    for precision in ("auto", "float32", "bfloat16", "float16"):
+        try:
+            encoder = load_encoder(**dict(record.spec), precision=precision)
+        except LoadError as error:
+            raise EncoderError(str(error)) from error
+        if encoder.dim == record.dim and record.encoder_fingerprint in ("", encoder.fingerprint):
+            return encoder
+    raise EncoderError(f"the {record.modality} encoder {record.name!r} has changed since the items were embedded")
 
 
 def fetch(preset: Preset, *, allow_pickle: bool = False) -> dict[Modality, Path | None]:

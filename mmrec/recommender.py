@@ -12,27 +12,29 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from encoders.base import TextEncoder, load_encoder
+from encoders.base import EncoderError as TextError
+from encoders.base import TextEncoder
 from encoders.text import clean_text
-from fusion.content import ContentTower
-from fusion.tower import TokenTable, neighbour_graph
+from fusion.token_table import TokenTable
+from fusion.tower import Tower, user_vectors
 from fusion.training import FitReport, Hardware
-from mmrec.errors import ModelError
-from mmrec.fitting import RecommenderConfig, Source, Tower, catalog_rows, fit_files, read_known, rebuild_tower
+from mmrec.errors import EncoderError, ModelError
+from mmrec.fitting import RecommenderConfig, Source, catalog_rows, fit_files, read_known
 from mmrec.interactions import Interactions, align, check_no_leak
 from mmrec.judging import judge
-from mmrec.model_files import ModelFiles, NewItems, load_model, save_model
+from mmrec.model_files import ModelFiles, load_model, save_model
+from mmrec.panel import load_recorded
 from mmrec.ranker import Ranker, diversify
-from mmrec.store import FeatureStore
+from mmrec.store import EncoderRecord, FeatureStore
 from mmrec.tokens import read_tokens
-from mmrec.users import recency_weights, user_vectors
+from mmrec.users import recency_weights
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +86,8 @@ class Recommender:
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Recommender:
         """Raises `ModelError` where there is no model, or one that is damaged or of another version."""
-        files, settings, weights = load_model(folder)
-        config = RecommenderConfig.from_mapping(settings)
-        return cls(files, rebuild_tower(files, config, weights), config)
+        files, tower, settings = load_model(folder)
+        return cls(files, tower, RecommenderConfig.from_mapping(settings))
 
     # --- what it knows ------------------------------------------------------------------------------------------------
 
@@ -237,8 +238,8 @@ class Recommender:
         known = [item_id for item_id in item_ids if item_id in self._item_rows]
         if known:
             raise ModelError(f"the model has the item {known[0]!r} already")
-        names, table = read_tokens(store, item_ids, self._files.widths)
-        self._files.append(names, catalog_rows(store, names), self._embed(table))
+        names, table = read_tokens(store, item_ids, self._tower.fusion.widths)
+        self._files.append(names, catalog_rows(store, names), *self._embed(table))
         self._item_rows |= {name: len(self._item_rows) + place for place, name in enumerate(names)}
         self._ranker = Ranker(self._files.vectors_ID, self._files.bias_I)
         self._history_UI.resize((self._history_UI.shape[0], len(self._item_rows)))
@@ -378,33 +379,27 @@ class Recommender:
         record = self._files.encoders["text"]
         if record.spec.get("kind") == "imported":
             raise ModelError("the model was fitted to imported text vectors: their encoder is not known")
-        if self._text_encoder is None:
-            self._text_encoder = load_encoder(**dict(record.spec))  # type: ignore[assignment]
-        encoder = self._text_encoder
-        assert encoder is not None
-        passages = encoder.passages(text)
-        tokens_1TD = encoder.encode(passages).float().cpu()[None]
+        tokens_1TD = self._encode(record, text)[None]
         shape = tokens_1TD.shape[:2]
         table = TokenTable(
             {"text": tokens_1TD}, {"text": torch.ones(shape, dtype=torch.bool)}, {"text": torch.zeros(shape)}
         )
-        return self._embed(table).vectors_ID
+        vectors_1D, _ = self._embed(table)
+        return vectors_1D
 
-    @torch.no_grad()
-    def _embed(self, table: TokenTable) -> NewItems:
-        """Vectors, biases and the rest of items that training did not see."""
-        if isinstance(self._tower, ContentTower):
-            vectors_BD = self._tower(table).vectors_ID.numpy()
-            return NewItems(vectors_BD, np.zeros(len(table), np.float32), vectors_BD, {})
-        base_BD = self._tower.content(table)[0].numpy()
-        vectors_BD, features = base_BD, table.features(self._tower.fusion)
-        if self._tower.smoothing:
-            catalog = {modality: torch.from_numpy(x) for modality, x in self._files.features.items()}
-            graph_BI = neighbour_graph(features, catalog, self.config.fusion.neighbours)
-            smoothing = self._tower.smoothing
-            vectors_BD = (1 - smoothing) * base_BD + smoothing * (graph_BI @ self._files.base_ID)
-        bias_B = np.full(len(table), float(self._tower.cold_bias()), np.float32)
-        return NewItems(vectors_BD.astype(np.float32), bias_B, base_BD, {m: x.numpy() for m, x in features.items()})
+    def _encode(self, record: EncoderRecord, text: str) -> torch.Tensor:
+        """The tokens `(T, D)` of words, by the encoder of the items' words, which is loaded once."""
+        try:
+            if self._text_encoder is None:
+                self._text_encoder = cast("TextEncoder", load_recorded(record))
+            return self._text_encoder.encode(self._text_encoder.passages(text)).float().cpu()
+        except (EncoderError, TextError) as error:
+            raise ModelError(f"words cannot be placed among the items: {error}") from error
+
+    def _embed(self, table: TokenTable) -> tuple[Floats, Floats]:
+        """Vectors and biases of items that training did not see."""
+        items = self._tower.embed(table, torch.from_numpy(self._files.base_ID))
+        return items.vectors_ID.numpy(), items.bias_I.numpy()
 
 
 def _share_of(k: int, share: float) -> int:

@@ -75,19 +75,24 @@ _ENCODERS_SCHEMA = pa.schema(
         pa.field("name", pa.string()),
         pa.field("dim", pa.int64()),
         pa.field("spec", pa.string()),
+        pa.field("encoder_fingerprint", pa.string()),
     ]
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderRecord:
-    """Which encoder made the tokens that carry its fingerprint; `spec` is what loads it again."""
+    """Which encoder made the tokens that carry its fingerprint; `spec` is what loads it again.
+
+    `fingerprint` covers the sampling as well, `encoder_fingerprint` the encoder alone; empty where it is not known.
+    """
 
     fingerprint: str
     modality: Modality
     name: str
     dim: int
     spec: Mapping[str, Any]
+    encoder_fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +215,9 @@ class FeatureStore:
         if rows:
             with _storage_errors(self.folder):
                 insert = self._encoders.merge_insert("fingerprint").when_not_matched_insert_all()
-                insert.execute(pa.Table.from_pylist(rows, schema=_ENCODERS_SCHEMA))
+                insert.execute(
+                    pa.Table.from_pylist(rows, schema=self._encoders.schema)
+                )  # older stores have fewer columns
 
     def write(self, new: Sequence[Features], changed: Sequence[Features] = ()) -> None:
         """Add the rows of `new` items and replace those of `changed` ones; each of the two at once or not at all."""

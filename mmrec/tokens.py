@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fusion.tower import TokenTable
+from fusion.token_table import TokenTable
 from mmrec.errors import StoreError
 from mmrec.features import MODALITIES, Features, Modality
 from mmrec.store import FeatureStore

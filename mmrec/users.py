@@ -1,4 +1,4 @@
-"""User vectors: from what somebody took, from words, from both; nobody's is the vector of a user without a history."""
+"""How much each interaction of a history counts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import scipy.sparse as sp
-
     from mmrec.interactions import Interactions
 
 Floats = NDArray[np.float32]
@@ -28,13 +26,3 @@ def recency_weights(interactions: Interactions, half_life_days: float) -> Floats
     age_N = (latest_U[interactions.user_rows] - interactions.timestamps) / SECONDS_PER_DAY
     weights_N = interactions.weights * 0.5 ** (age_N / half_life_days)
     return np.maximum(weights_N, np.finfo(np.float32).tiny).astype(np.float32)
-
-
-def user_vectors(history_UI: sp.csr_array, vectors_ID: Floats, history_power: float, null_D: Floats) -> Floats:
-    """One vector per row of weighted histories: `sum(w v) / sum(w) ** history_power + null`, `(U, D)`.
-
-    A user without history gets the null vector, which ranks by the items' biases and what is liked in general.
-    """
-    total_U1 = np.maximum(np.asarray(history_UI.sum(axis=1)).reshape(-1, 1), 1e-6)
-    vectors_UD = np.asarray(history_UI @ vectors_ID) / total_U1**history_power + null_D
-    return np.asarray(vectors_UD, np.float32)

@@ -22,7 +22,8 @@ from mmrec.interactions import make_interactions
 from mmrec.recommender import Recommender
 from mmrec.store import FeatureStore
 
-FILES = {"model.json", "weights.safetensors", "items.safetensors", "items.parquet", "interactions.parquet"}
+TOWER = {"tower.json", "tower.safetensors"}
+FILES = {"model.json", *TOWER, "items.safetensors", "items.parquet", "interactions.parquet"}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_nothing_is_pickled(saved: Path) -> None:
     assert {path.name for path in saved.iterdir()} == FILES
     for path in saved.iterdir():
         assert not path.read_bytes().startswith((b"\x80", b"PK"))
-    assert "fusion.projections.visual.linear.weight" in load_file(saved / "weights.safetensors")
+    assert "fusion.projections.visual.linear.weight" in load_file(saved / "tower.safetensors")
     assert {"vectors", "bias", "base"} <= set(load_file(saved / "items.safetensors"))
 
 
@@ -140,11 +141,11 @@ def test_no_model(tmp_path: Path) -> None:
         Recommender.load(tmp_path / "none")
 
 
-def _edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+def _edit(change: Callable[[dict[str, Any]], Any], name: str = "model.json") -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
-        about = json.loads((folder / "model.json").read_text())
+        about = json.loads((folder / name).read_text())
         change(about)
-        (folder / "model.json").write_text(json.dumps(about))
+        (folder / name).write_text(json.dumps(about))
 
     return damage
 
@@ -156,6 +157,11 @@ def _truncate(name: str, size: int = 100) -> Callable[[Path], None]:
 def _fewer_items(folder: Path) -> None:
     table = pq.read_table(folder / "items.parquet")
     pq.write_table(table.slice(0, 7), folder / "items.parquet")
+
+
+def _fewer_bases(folder: Path) -> None:
+    arrays = load_file(folder / "items.safetensors")
+    save_file({**arrays, "base": arrays["base"][:7]}, folder / "items.safetensors")
 
 
 def _strange_rows(folder: Path) -> None:
@@ -178,18 +184,22 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no format": (_edit(lambda about: about.pop("format")), "is damaged"),
     "no configuration": (_edit(lambda about: about.update(config=None)), "is damaged"),
     "unknown setting": (_edit(lambda about: about["config"].update(magic=1)), "unknown settings"),
-    "another width": (_edit(lambda about: about["config"].update(dim=32)), "do not fit the configuration"),
-    "odd heads": (_edit(lambda about: about["config"].update(dim=15)), "do not fit the configuration"),
+    "another width": (_edit(lambda about: about["fusion"].update(dim=32), "tower.json"), "holds no tower"),
+    "odd heads": (_edit(lambda about: about["fusion"].update(dim=15), "tower.json"), "holds no tower"),
+    "another tower": (_edit(lambda about: about.update(kind="content"), "tower.json"), "holds no tower"),
+    "another count": (_edit(lambda about: about["settings"].update(num_items=3), "tower.json"), "holds no tower"),
+    "no settings": (_edit(lambda about: about.update(settings=None), "tower.json"), "holds no tower"),
     "no JSON": (lambda folder: (folder / "model.json").write_text("{"), "is damaged"),
     "a list": (lambda folder: (folder / "model.json").write_text("[]"), "is damaged"),
-    "cut weights": (_truncate("weights.safetensors"), "is damaged"),
+    "cut weights": (_truncate("tower.safetensors"), "is damaged"),
     "cut items": (_truncate("items.safetensors"), "is damaged"),
     "cut rows": (_truncate("items.parquet"), "is damaged"),
     "cut interactions": (_truncate("interactions.parquet"), "is damaged"),
-    "no weights": (lambda folder: (folder / "weights.safetensors").unlink(), "is damaged"),
+    "no weights": (lambda folder: (folder / "tower.safetensors").unlink(), "is damaged"),
     "no interactions": (lambda folder: (folder / "interactions.parquet").unlink(), "is damaged"),
     "no vectors": (_without("vectors", "items.safetensors"), "is damaged"),
-    "no biases": (_without("bias_I", "weights.safetensors"), "do not fit the configuration"),
+    "no biases": (_without("bias_I", "tower.safetensors"), "holds no tower"),
+    "fewer bases": (_fewer_bases, "not of one model"),
     "fewer items": (_fewer_items, "not of one model"),
     "strange rows": (_strange_rows, "not of one model"),
 }
@@ -199,8 +209,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_damage_is_told_in_one_line(copy: Path, kind: str) -> None:
     damage, words = DAMAGE[kind]
     damage(copy)
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=words) as caught:
         Recommender.load(copy)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_is_complete_or_not_there(model: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

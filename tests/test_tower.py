@@ -10,7 +10,9 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
 from fusion.attention import FUSIONS, FusionError
-from fusion.tower import ContentNeighbours, HybridTower, TokenTable
+from fusion.neighbours import ContentNeighbours
+from fusion.token_table import TokenTable
+from fusion.tower import ContentTower, HybridTower, load_tower
 
 NUM_ITEMS = 30
 
@@ -135,7 +137,7 @@ def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path) -> None:
     tower = make_tower(table, kind=kind).eval()
     tower.cold_quantile.fill_(0.7)
     tower.save(tmp_path)
-    loaded = HybridTower.load(tmp_path)
+    loaded = load_tower(tmp_path)
     for name in ("vectors_ID", "bias_I", "base_ID"):
         assert torch.equal(getattr(loaded(table), name), getattr(tower(table), name))
     late = make_table(4, seed=1)
@@ -143,13 +145,32 @@ def test_saved_and_loaded_is_the_same(kind: str, tmp_path: Path) -> None:
     assert torch.equal(loaded.embed(late, base_ID).vectors_ID, tower.embed(late, base_ID).vectors_ID)
 
 
+def test_content_alone() -> None:
+    table = make_table()
+    tower = ContentTower(make_tower(table).fusion).eval()
+    items = tower(table)
+    norm_I = items.vectors_ID.norm(dim=1)
+    assert norm_I[5] == 0 and torch.allclose(norm_I[table.there_I], torch.ones(NUM_ITEMS - 1))
+    assert not items.bias_I.any() and not tower.null_D.any()
+    late = table.select(torch.tensor([3, 5]))
+    assert torch.allclose(tower.embed(late, items.base_ID).vectors_ID, items.vectors_ID[[3, 5]], atol=1e-6)
+
+
+def test_saved_content_is_the_same(tmp_path: Path) -> None:
+    table = make_table()
+    tower = ContentTower(make_tower(table).fusion).eval()
+    tower.save(tmp_path)
+    loaded = load_tower(tmp_path)
+    assert isinstance(loaded, ContentTower) and torch.equal(loaded(table).vectors_ID, tower(table).vectors_ID)
+
+
 def test_damaged_towers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FusionError, match="no tower"):
-        HybridTower.load(tmp_path / "absent")
+        load_tower(tmp_path / "absent")
     make_tower(make_table()).save(tmp_path)
     (tmp_path / "tower.safetensors").write_bytes(b"0")
     with pytest.raises(FusionError, match="no tower"):
-        HybridTower.load(tmp_path)
+        load_tower(tmp_path)
 
 
 def test_what_cannot_be() -> None:

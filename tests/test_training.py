@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 
 from fusion.attention import FUSIONS, FusionError
-from fusion.tower import TokenTable
+from fusion.token_table import TokenTable
 from fusion.training import FusionConfig, Hardware, TrainingError, fit_alignment, fit_ranking
 
 NUM_GROUPS, NUM_ITEMS, NUM_USERS = 4, 40, 200

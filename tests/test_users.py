@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse as sp
 from planted import CONFIG, QUIET, SMALL, planted, to_interactions, watched, write_store
 
+from fusion.tower import user_vectors
 from mmrec.embedding import embed
 from mmrec.errors import ModelError
 from mmrec.fitting import RecommenderConfig
@@ -19,7 +20,7 @@ from mmrec.importing import import_features
 from mmrec.interactions import Interactions, make_interactions
 from mmrec.recommender import Recommender
 from mmrec.store import FeatureStore
-from mmrec.users import recency_weights, user_vectors
+from mmrec.users import recency_weights
 
 DAY = 86_400.0
 WORDS = {
