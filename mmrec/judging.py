@@ -34,8 +34,8 @@ def judge(
     """Metrics of users with something held out, who are not offered what stands in their history.
 
     Returns `recall@20` and so on (means over users), `intervals` (bootstrap, 95 %), `catalog` (coverage, novelty,
-    popularity, and diversity of lists longer than one), `by_history` (by the number of interactions in training) and `cold_items`. Places beyond
-    the end of the catalog are empty.
+    popularity, and diversity of lists longer than one), `by_history` (by the number of interactions in training) and
+    `cold_items`. Places beyond the end of the catalog are empty.
 
     Raises `EvaluationError` where there is nothing to judge by, or a k is below 1.
     """
