@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from mmrec.errors import Problem, Reason
-from mmrec.media.container import INDEXED_FORMATS, StreamReader, Unreadable, is_still, required
+from mmrec.media.container import INDEXED_FORMATS, StreamReader, Unreadable, is_still, required, words_of
 from mmrec.sampling import FramePlan, evenly_chosen
 
 MAX_PIXELS = 2**27
@@ -128,7 +128,13 @@ def _tokens_at(reader: StreamReader, scaler: _Scaler, plan: FramePlan, duration:
     start = reader.seconds(reader.stream.start_time or 0) if reader.stream.start_time is not None else 0.0
     times = plan.sampling.times(duration)
     wanted = sorted({reader.ticks(start + time + offset) for time in times for offset in plan.offsets})
-    shown = dict(zip(wanted, _shown_at(reader, scaler, wanted), strict=False))
+    shown: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+    try:
+        shown.update(zip(wanted, _shown_at(reader, scaler, wanted), strict=False))
+    except (av.error.FFmpegError, Unreadable) as error:
+        if not shown:
+            raise
+        reader.errors.append(words_of(error))
     tokens: dict[int, _Token] = {}
     for time in times:
         parts = [shown.get(reader.ticks(start + time + offset)) for offset in plan.offsets]

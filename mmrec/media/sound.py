@@ -97,9 +97,11 @@ def _windows(reader: StreamReader, plan: SoundPlan, duration: float) -> list[_Wi
             reader.seek(reader.ticks(begin + waiting[0].start / rate - PREROLL_SECONDS))
             chunks = _resampled(reader, rate, begin)
         for position, chunk in chunks:
-            for window in waiting:
-                window.fill(position, chunk)
             end = position + len(chunk)
+            for window in waiting:
+                if window.start >= end:
+                    break
+                window.fill(position, chunk)
             if end >= waiting[0].start + len(waiting[0].buffer):
                 at = begin + end / rate
                 break
