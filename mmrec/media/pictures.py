@@ -117,7 +117,7 @@ def _frames_at_times(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> 
     claimed = reader.duration_seconds()
     tokens = _tokens_at(reader, scaler, plan, claimed)
     true_duration = reader.end_seconds
-    if reader.reached_end and true_duration < 0.9 * claimed - 1.0:
+    if reader.reached_end and true_duration < 0.9 * claimed - 0.3:
         reader.errors.append(f"the picture ends at {true_duration:.1f} s; the header claims {claimed:.1f} s")
         reader.rewind()
         tokens = _tokens_at(reader, scaler, plan, true_duration)

@@ -42,7 +42,7 @@ def read_sound(
     windows = _windows(reader, plan, claimed)
     ends_early = reader.reached_end and reader.end_seconds < claimed - GAP_SECONDS
     if ends_early and any(not window.complete for window in windows):
-        if reader.end_seconds < 0.9 * claimed - 1.0:
+        if reader.end_seconds < 0.9 * claimed - 0.3:
             reader.errors.append(f"the sound ends at {reader.end_seconds:.1f} s; the header claims {claimed:.1f} s")
         reader.rewind()
         windows = _windows(reader, plan, reader.end_seconds)
