@@ -143,14 +143,22 @@ def transformers_source(checkpoint: str, revision: str | None = None, allow_pick
 
 
 def locate(source: Source) -> Checkpoint:
-    """Find a checkpoint: a folder, else in the hub's cache, else on the hub, from where it is then downloaded.
+    """Find a checkpoint: a folder, else on the hub, of which only what the cache lacks is downloaded.
+
+    The cache alone serves where the hub cannot be reached: another program may have left only a part of it there.
 
     Raises:
         CheckpointNotFound: it is nowhere, or the hub cannot be reached.
         EncoderError: it has no weights that may be read.
     """
-    local = _in_folder(source) or _in_cache(source)
-    return local or download(source)
+    if found := _in_folder(source):
+        return found
+    try:
+        return download(source)
+    except CheckpointNotFound:
+        if found := _in_cache(source):
+            return found
+        raise
 
 
 def fetch(kind: str, **options: Any) -> Path | None:

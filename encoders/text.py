@@ -28,7 +28,12 @@ from encoders.checkpoints import (
 )
 from encoders.devices import resolve_device, resolve_precision
 
-_TAG = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>|</?[a-z][^<>]*>", re.IGNORECASE | re.DOTALL)
+# Where a comment or a script has no end, the rest of the text belongs to it: nothing is scanned twice.
+_TAG = re.compile(
+    r"<!--(?:(?!-->).)*(?:-->|\Z)|<(script|style)\b(?:(?!</\1).)*(?:</\1[^<>]*>|\Z)|</?[a-z][^<>]*>",
+    re.IGNORECASE | re.DOTALL,
+)
+MAX_CHARACTERS = 100_000
 _INLINE_TAG = re.compile(r"</?(a|abbr|b|big|code|em|font|i|mark|s|small|span|strong|sub|sup|u)\b[^<>]*>", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)]*\s|[。！？｡]|[؟۔।]\s|\n")
 
@@ -37,12 +42,12 @@ def clean_text(text: str) -> str:
     """Text as a reader sees it, on one line.
 
     HTML tags and entities are resolved, control and other invisible characters dropped, runs of white space become
-    one space, and the rest is put in Unicode normal form C.
+    one space, and the rest is put in Unicode normal form C. Text is read up to `MAX_CHARACTERS`.
 
         >>> clean_text("<p>Tom &amp; Jerry</p><p>caf\\u0065\\u0301\\x00 </p>")
         'Tom & Jerry café'
     """
-    text = _TAG.sub(" ", _INLINE_TAG.sub("", text))
+    text = _TAG.sub(" ", _INLINE_TAG.sub("", text[:MAX_CHARACTERS]))
     text = unicodedata.normalize("NFC", html.unescape(text))
     return " ".join("".join(filter(_is_visible, text)).split())
 
@@ -65,9 +70,10 @@ def split_text(text: str, spans: list[tuple[int, int]], room: int) -> Iterator[s
         cut = _last_end(_SENTENCE_END, text, half, end) or _last_end(re.compile(r"\s"), text, half, end) or end
         if passage := text[start:cut].strip():
             yield passage
+        first += 1
         while first < len(spans) and spans[first][0] < cut:
             first += 1
-    if rest := text[spans[first][0] :].strip():
+    if first < len(spans) and (rest := text[spans[first][0] :].strip()):
         yield rest
 
 

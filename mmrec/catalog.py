@@ -54,12 +54,12 @@ class Catalog:
     state: tuple[int, ...]
 
     def items(self) -> Iterator[Item]:
-        """The items in the order of the manifest.
-
-        Raises `CatalogError` at the end if the manifest changed since it was validated.
-        """
+        """The items in the order of the manifest."""
         for _, values in _read_rows(self.path):
             yield _to_item(values, self.path, self.media_root)
+
+    def check_unchanged(self) -> None:
+        """Raises `CatalogError` if the manifest changed since it was validated."""
         if _state(self.path) != self.state:
             raise CatalogError(
                 f"{self.path} changed while it was read: run the same command again to take up the changes"
@@ -208,7 +208,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _read_folder(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     row = 0
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders.sort()
         for name in sorted(files):
             if os.path.splitext(name)[1][1:].lower() in MEDIA_SUFFIXES:
@@ -216,6 +216,10 @@ def _read_folder(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 relative = os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
                 item_id = os.fsencode(relative).decode("utf-8", "backslashreplace")
                 yield row, {"item_id": item_id, "media": relative}
+
+
+def _refuse(error: OSError) -> None:
+    raise CatalogError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _to_item(values: Mapping[str, Any], path: Path, media_root: Path | None) -> Item:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -63,8 +64,8 @@ def decode_items(
     """Decode the media of many items, each task yielded as soon as it is done; the order is not kept.
 
     An item that has no media, or may not have it opened, passes through with its problem. Where decoding kills its
-    worker or must be killed, pictures and sound are tried once more, each alone, so that what is well survives; what is
-    not has the reason `timeout`, `out_of_memory` or `crashed`. The other items are not disturbed.
+    worker or must be killed, pictures and sound are tried once more, each alone and in half the time, so that what is
+    well survives; what is not has the reason `timeout`, `out_of_memory` or `crashed`. Other items are not disturbed.
     """
     workers: _Workers[Task] = _Workers(limits)
     try:
@@ -137,8 +138,15 @@ class _Workers(Generic[Task]):
 
     def submit(self, request: _Request[Task]) -> None:
         seconds = self._limits.timeout_seconds
+        if request.sound_later is not None or request.pictures is not None:
+            seconds /= 2
         arguments = (str(request.task.item.media), request.frames, request.sound, seconds)
-        future = self._pool.schedule(_decode, arguments, timeout=seconds)
+        try:
+            future = self._pool.schedule(_decode, arguments, timeout=seconds)
+        except RuntimeError as error:  # the pool broke while no request was in it
+            self._revive(self._pool, error)
+            self.submit(request)
+            return
         future.add_done_callback(partial(_hand_over, self._done, request, self._pool))
         self._in_flight += 1
 
@@ -165,7 +173,7 @@ class _Workers(Generic[Task]):
             return
         yield request.task, media if request.pictures is None else _joined(request.pictures, media)
 
-    def _revive(self, broken: ProcessPool, error: BrokenProcessPool) -> None:
+    def _revive(self, broken: ProcessPool, error: RuntimeError) -> None:
         if broken is not self._pool:
             return
         self._revivals += 1
@@ -213,9 +221,17 @@ def _joined(pictures: DecodedMedia, sound: DecodedMedia) -> DecodedMedia:
 
 
 def _start_worker(parent: int, memory_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_CORE, 0)
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+
+
+def _limit(kind: int, value: int) -> None:
+    """Lower a limit of this process as far as it goes; some systems have no such limit."""
+    _, hard = resource.getrlimit(kind)
+    lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(kind, (lowered, lowered))
 
 
 def _exit_with_parent(parent: int) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mmrec.catalog import Item, read_catalog
+from mmrec.catalog import Catalog, Item, read_catalog
 from mmrec.decoding import DecodeLimits, decode_items
-from mmrec.errors import MMRecError
+from mmrec.errors import CatalogError, MMRecError
 from mmrec.features import MODALITIES, Features, Status
 from mmrec.packing import Packer
 from mmrec.panel import EncoderPanel, load_panel
@@ -100,9 +100,10 @@ def embed(
 ) -> EmbedReport:
     """Embed every item of `catalog` into the feature store at `store`, which is made where it does not exist.
 
-    Items that the store holds already, made from the same content by the same encoders, are skipped; failed ones too,
-    unless `retry_failed`. `precision` is that of the encoders' weights. `prune` deletes the rows of items that left the
-    catalog. `workers` 0 is one decoding process per processor. `progress` is called now and then with the report.
+    Items that the store holds already, made from the same content by the same encoders, are skipped; those that failed,
+    or ran out of time or memory in part, are tried again with `retry_failed`. `precision` is that of the encoders'
+    weights. `prune` deletes the rows of items that left the catalog. `workers` 0 is one decoding process per processor.
+    `progress` is called now and then with the report.
 
     Raises `CatalogError`, `EncoderError` or `StoreError`; what was committed before stays in the store. A failing item
     raises nothing: its status and reasons are stored.
@@ -120,13 +121,15 @@ def embed(
     with target.lock():
         target.add_encoders(panel.records())
         keys = target.keys()
+        reading = _Reading(manifest)
         with _Writer(target, keys, report) as writer:
-            tasks = _unfinished(manifest.items(), panel, keys, writer, report, retry_failed=retry_failed)
+            tasks = _unfinished(reading.items(), panel, keys, writer, report, retry_failed=retry_failed)
             for features in _embedded(tasks, panel, limits, batch_size, report):
                 writer.put(features)
                 report.seconds = time.perf_counter() - start
                 if progress is not None:
                     progress(report)
+        reading.check()
         if prune:
             report.pruned = target.prune(item.item_id for item in manifest.items())
         if report.skipped < report.items or report.pruned:
@@ -137,6 +140,31 @@ def embed(
 
 def _describe(panel: EncoderPanel) -> dict[str, dict[str, Any]]:
     return {r.modality: {"name": r.name, "dim": r.dim, "fingerprint": r.fingerprint} for r in panel.records()}
+
+
+class _Reading:
+    """The items of a manifest, each once; trouble with the manifest is kept until all that was read is stored."""
+
+    def __init__(self, manifest: Catalog) -> None:
+        self._manifest = manifest
+        self._error: CatalogError | None = None
+
+    def items(self) -> Iterator[Item]:
+        met: set[int] = set()
+        try:
+            for item in self._manifest.items():
+                number = hash(item.item_id)
+                if number not in met:
+                    met.add(number)
+                    yield item
+        except CatalogError as error:
+            self._error = error
+
+    def check(self) -> None:
+        """Raises `CatalogError` if the manifest could not be read to its end, or changed meanwhile."""
+        if self._error is not None:
+            raise self._error
+        self._manifest.check_unchanged()
 
 
 @dataclass(slots=True)
@@ -164,7 +192,7 @@ def _unfinished(
         content_key = _digest(_media_state(item), text, sorted(panel.fingerprints.items()))
         catalog_key = _digest(item.title, item.description, item.tags, item.language, sorted(item.metadata.items()))
         difference = keys.compare(item.item_id, content_key, catalog_key)
-        if difference in {"new", "changed"} or (retry_failed and keys.failed(item.item_id)):
+        if difference in {"new", "changed"} or (retry_failed and keys.worth_retrying(item.item_id)):
             yield _Task(item, text, content_key, catalog_key)
             continue
         report.skipped += 1
@@ -225,7 +253,7 @@ class _Writer:
     def __init__(self, store: FeatureStore, keys: StoredKeys, report: EmbedReport) -> None:
         self._store, self._keys, self._report = store, keys, report
         self._queue: queue.Queue[Features | tuple[Item, str] | None] = queue.Queue(ROWS_WAITING_TO_BE_WRITTEN)
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._rows: list[Features] = []
         self._labels: list[tuple[Item, str]] = []
         self._bytes = 0
@@ -288,6 +316,6 @@ class _Writer:
                 new = [row for row in rows if not self._keys.holds(row.item.item_id)]
                 self._store.write(new, changed)
                 self._store.relabel(labels)
-            except Exception as error:  # noqa: BLE001 - handed over to the job's own thread
+            except BaseException as error:  # noqa: BLE001 - handed over to the job's own thread
                 self._error = error
         self._report.stage_seconds["write"] += time.perf_counter() - start

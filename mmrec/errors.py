@@ -59,11 +59,17 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
     NOT_FINITE = "not_finite"
+    NOT_ENCODED = "not_encoded"
 
     @property
     def is_fault(self) -> bool:
         """False where the item simply does not have the modality, or the preset does not ask for it."""
         return self not in {Reason.NO_MEDIA, Reason.NO_STREAM, Reason.NO_TEXT, Reason.NOT_WANTED}
+
+    @property
+    def may_pass(self) -> bool:
+        """True where another try, with more time or memory or rights, may do better on the same file."""
+        return self in {Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED, Reason.NOT_READABLE, Reason.NOT_A_FILE}
 
 
 @dataclass(frozen=True, slots=True)

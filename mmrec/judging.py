@@ -34,8 +34,8 @@ def judge(
     """Metrics of users with something held out, who are not offered what stands in their history.
 
     Returns `recall@20` and so on (means over users), `intervals` (bootstrap, 95 %), `catalog` (coverage, novelty,
-    popularity, diversity), `by_history` (by the number of interactions in training) and `cold_items`. Places beyond
-    the end of the catalog are empty.
+    popularity, and diversity of lists longer than one), `by_history` (by the number of interactions in training) and
+    `cold_items`. Places beyond the end of the catalog are empty.
 
     Raises `EvaluationError` where there is nothing to judge by, or a k is below 1.
     """
@@ -50,7 +50,7 @@ def judge(
         **{name: float(values_U.mean()) for name, values_U in metrics.items()},
         "users": len(users_UD),
         "intervals": {name: _interval(values_U) for name, values_U in metrics.items()},
-        "catalog": catalog_metrics(rows_UK, popularity_I, num_users, vectors_ID),
+        "catalog": catalog_metrics(rows_UK, popularity_I, num_users, vectors_ID if max(ks) > 1 else None),
         "by_history": by_user_group(metrics, groups_U),
         "cold_items": _cold_metrics(ranker, users_UD, history_UI, relevant_UI, ~offered_I, rows_UK),
     }

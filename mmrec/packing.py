@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoders.base import Encoder, TextEncoder
-from mmrec.errors import Problem, Reason
+from mmrec.errors import EncoderError, Problem, Reason
 from mmrec.features import Features, Modality, Tokens
 from mmrec.media import DecodedMedia
 from mmrec.panel import EncoderPanel
@@ -128,7 +128,7 @@ class Packer:
             self._groups[key], self._since[key] = rest, time.monotonic()
         self._waiting_bytes -= sum(_size(part.data) for part in parts)
         start = time.perf_counter()
-        vectors_ND = self._encode(modality, [part.data for part in parts])
+        vectors_ND = self._encode(modality, parts)
         self._stage_seconds[modality] += time.perf_counter() - start
         for part, vector_D in zip(parts, vectors_ND, strict=True):
             part.draft.vectors[modality][part.place] = vector_D
@@ -136,19 +136,28 @@ class Packer:
             if part.draft.outstanding == 0:
                 yield _finish(part.draft, self._panel)
 
-    def _encode(self, modality: Modality, batch: list[Any]) -> NDArray[np.float32]:
-        """Encode in one go; where the device runs out of memory, in halves, and in smaller batches from then on."""
+    def _encode(self, modality: Modality, parts: list[_Part]) -> NDArray[np.float32]:
+        """Encode in one go, or in halves where that fails, down to the part that cannot be encoded.
+
+        Where the device ran out of memory, batches are smaller from then on.
+        """
         encoder: Encoder = self._panel.encoders[modality]
+        batch = [part.data for part in parts]
         try:
             return encoder.encode(batch if modality == "text" else np.stack(batch)).float().cpu().numpy()
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        half = len(batch) // 2
-        if half < self._sizes[modality]:
-            self._sizes[modality] = half
-            logger.warning("out of memory on the device: %s batches are now of %d", modality, half)
-        return np.concatenate([self._encode(modality, batch[:half]), self._encode(modality, batch[half:])])
+        except torch.OutOfMemoryError as error:
+            if len(parts) == 1:
+                raise EncoderError(f"the device has too little memory for a single {modality} part: {error}") from error
+            if (half := len(parts) // 2) < self._sizes[modality]:
+                self._sizes[modality] = half
+                logger.warning("out of memory on the device: %s batches are now of %d", modality, half)
+        except (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError) as error:
+            if len(parts) == 1:
+                problem = Problem(Reason.NOT_ENCODED, f"{type(error).__name__}: {error}")
+                parts[0].draft.features.problems[modality] = problem
+                return np.full((1, encoder.dim), np.nan, np.float32)
+        half = len(parts) // 2
+        return np.concatenate([self._encode(modality, parts[:half]), self._encode(modality, parts[half:])])
 
 
 def _size(data: Any) -> int:
@@ -160,7 +169,8 @@ def _finish(draft: _Draft, panel: EncoderPanel) -> Features:
     for modality, vectors in draft.vectors.items():
         matrix_TD = np.stack([vector for vector in vectors if vector is not None])
         finite_T = np.atleast_1d(np.isfinite(matrix_TD).all(axis=1))
-        if not finite_T.all():
+        refused = features.problems.get(modality)
+        if not finite_T.all() and (refused is None or refused.reason is not Reason.NOT_ENCODED):
             detail = f"{int((~finite_T).sum())} of {len(finite_T)} vectors from the encoder are not finite"
             features.problems[modality] = Problem(Reason.NOT_FINITE, detail)
         if finite_T.any():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import filelock
 import lancedb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -115,7 +117,7 @@ class StoredKeys:
         self._ids = ids[order]
         self._content = self._numbers(table["content_key"])[order]
         self._catalog = self._numbers(table["catalog_key"])[order]
-        self._failed = (np.array(table["status"].to_pylist(), dtype=object) == Status.FAILED)[order]
+        self._worth_retrying = _may_pass(table)[order]
 
     @staticmethod
     def _numbers(column: pa.ChunkedArray) -> NDArray[np.uint64]:
@@ -124,9 +126,10 @@ class StoredKeys:
     def holds(self, item_id: str) -> bool:
         return self._place(item_id) is not None
 
-    def failed(self, item_id: str) -> bool:
+    def worth_retrying(self, item_id: str) -> bool:
+        """Whether the item failed, or lacks something that another try may bring."""
         place = self._place(item_id)
-        return place is not None and bool(self._failed[place])
+        return place is not None and bool(self._worth_retrying[place])
 
     def compare(
         self, item_id: str, content_key: str, catalog_key: str
@@ -143,6 +146,14 @@ class StoredKeys:
         number = hash(item_id)
         place = int(np.searchsorted(self._ids, number))
         return place if place < len(self._ids) and self._ids[place] == number else None
+
+
+def _may_pass(table: pa.Table) -> NDArray[np.bool_]:
+    transient = [reason.value for reason in Reason if reason.may_pass]
+    found = pc.equal(table["status"], Status.FAILED.value)
+    for modality in MODALITIES:
+        found = pc.or_(found, pc.is_in(table[f"{modality}_reason"], value_set=pa.array(transient)))
+    return np.asarray(found.to_numpy(zero_copy_only=False) if len(table) else [], np.bool_)
 
 
 @contextmanager
@@ -179,13 +190,19 @@ class FeatureStore:
         self._commits = 0
 
     def _open(self, name: str, schema: pa.Schema, create: bool) -> Any:
-        if create and not (self.folder / f"{name}.lance").is_dir():
-            table = self._database.create_table(name, schema=schema)
-        else:
-            table = self._database.open_table(name)
+        if create and not self._has_version(name):
+            with self.lock():
+                if not self._has_version(name):
+                    shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+                    self._database.create_table(name, schema=schema)
+        table = self._database.open_table(name)
         if not table.schema.equals(schema):
             raise StoreError(f"store {self.folder} was made by another version of mmrec: embed into a new folder")
         return table
+
+    def _has_version(self, name: str) -> bool:
+        """Whether a table was made to its end; a kill while it is made leaves a folder without any version."""
+        return any((self.folder / f"{name}.lance" / "_versions").glob("*"))
 
     def __len__(self) -> int:
         with _storage_errors(self.folder):
@@ -256,9 +273,9 @@ class FeatureStore:
 
     def keys(self) -> StoredKeys:
         with _storage_errors(self.folder):
-            return StoredKeys(
-                self._items.search().select(["item_id", "status", "content_key", "catalog_key"]).to_arrow()
-            )
+            reasons = [f"{modality}_reason" for modality in MODALITIES]
+            columns = ["item_id", "status", "content_key", "catalog_key", *reasons]
+            return StoredKeys(self._items.search().select(columns).to_arrow())
 
     def scan(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """All rows as Arrow record batches, read as they are asked for; `columns` None is all of them."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+from numpy.typing import NDArray
 
+from encoders.base import load_encoder
 from fusion.training import FusionConfig, Hardware
-from mmrec.catalog import Item
+from mmrec import sample
+from mmrec.catalog import Item, read_catalog
 from mmrec.features import Features, Modality, Tokens
 from mmrec.fitting import RecommenderConfig
 from mmrec.interactions import Interactions, make_interactions
+from mmrec.sample import make_sample_catalog
 from mmrec.store import EncoderRecord, FeatureStore
 
 KINDS = ("jazz", "sport", "rain", "chess")
@@ -58,8 +63,14 @@ def planted(names: Iterable[str], *, without: Sequence[Modality] = (), seed: int
     return made
 
 
-def write_store(folder: Path, items: Sequence[Features], *, encoder: str = "planted") -> FeatureStore:
-    """A store whose encoders are told apart by name alone."""
+def write_store(
+    folder: Path,
+    items: Sequence[Features],
+    *,
+    encoder: str = "planted",
+    specs: Mapping[str, Mapping[str, str]] | None = None,
+) -> FeatureStore:
+    """A store whose encoders are told apart by name alone; `specs` say how to load them."""
     store = FeatureStore(folder, create=True)
     found = {modality for features in items for modality in features.tokens}
     for features in items:
@@ -71,7 +82,7 @@ def write_store(folder: Path, items: Sequence[Features], *, encoder: str = "plan
             modality=modality,
             name=encoder,
             dim=next(f.tokens[modality].vectors_TD.shape[1] for f in items if modality in f.tokens),
-            spec={"kind": "imported"},
+            spec=(specs or {}).get(modality, {"kind": "imported"}),
         )
         for modality in sorted(found)
     )
@@ -102,3 +113,32 @@ def write_csv(path: Path, interactions: Interactions) -> Path:
     lines = [f"{interactions.user_ids[user]},{interactions.item_ids[item]},{weight}" for user, item, weight in rows]
     path.write_text("\n".join(["user_id,item_id,weight", *lines]) + "\n", encoding="utf-8")
     return path
+
+
+def write_sample_store(folder: Path, *, without: Sequence[Modality] = (), seed: int = 0) -> tuple[FeatureStore, Path]:
+    """The sample catalog with tokens in the place of its media: kinds share looks and sounds, as their clips do.
+
+    Returns the store, and the folder of the catalog and its interactions.
+    """
+    with patch("mmrec.sample._make_media", return_value=b""):
+        manifest = make_sample_catalog(folder / "catalog")
+    rng = np.random.default_rng(seed)
+    kinds = {kind.name: kind for kind in sample.KINDS}
+    words = load_encoder("hashed-ngrams", device="cpu")
+    centres: dict[str, NDArray[np.float64]] = {}
+    made = []
+    for item in read_catalog(manifest).items():
+        kind = kinds[item.metadata["kind"]]
+        suffix = "" if item.media is None else item.media.suffix
+        shown = {"visual": kind.look.__name__} if suffix in (".mp4", ".webm", ".png", ".jpg") else {}
+        heard = {"audio": kind.sound.__name__} if suffix not in ("", ".png", ".jpg") else {}
+        features = Features(item)
+        for modality, name in (shown | heard).items():
+            centre = centres.setdefault(name, rng.normal(size=16) * 3)
+            tokens = (centre + rng.normal(size=(3, 16)) * 2).astype(np.float32)
+            features.tokens[modality] = Tokens(tokens, np.zeros((3, 2)))
+        if text := f"{item.title}\n{item.description}\n{' '.join(item.tags)}".strip():
+            features.tokens["text"] = Tokens(words.encode([text]).numpy(), np.zeros((1, 2)))
+        features.tokens = {m: tokens for m, tokens in features.tokens.items() if m not in without}
+        made.append(features)
+    return write_store(folder / "store", made, specs={"text": {"kind": "hashed-ngrams"}}), manifest.parent

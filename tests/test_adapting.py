@@ -23,6 +23,15 @@ ONE_WORKER = DecodeLimits(workers=1)
 TITLES = ["a dog runs", "the cat sleeps", "loud piano music", "a quiet sea", "狗 in the park", "a bird sings"]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small tensors on busy processors: threads would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def catalog(tmp_path_factory):
     """Six clips that differ in length, brightness and title; the last one has no media."""

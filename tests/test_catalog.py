@@ -370,10 +370,12 @@ def test_a_manifest_that_changes_under_the_reader_is_noticed(tmp_path: Path) -> 
     catalog = read_catalog(path)
     items = catalog.items()
     assert next(items).item_id == "a"
+    catalog.check_unchanged()
     with open(path, "a") as file:
         file.write("c,v\n")
+    assert next(items).item_id == "b"
     with pytest.raises(CatalogError, match="changed while it was read"):
-        list(items)
+        catalog.check_unchanged()
 
 
 def test_items_can_be_read_more_than_once(tmp_path: Path) -> None:

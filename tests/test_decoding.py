@@ -268,3 +268,17 @@ def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path: Path, clips: l
 def test_limits_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(MMRecError):
         DecodeLimits(**values)
+
+
+def test_workers_killed_while_they_wait_are_replaced(clips: list[Path]) -> None:
+    tasks = [task(path) for path in clips]
+    done = decode_items(iter(tasks), FRAMES, SOUND, DecodeLimits(workers=1))
+    names = []
+    for finished, media in done:
+        names.append(finished.item.item_id)
+        assert media.visual_problem is None
+        if len(names) == 1:
+            for child in multiprocessing.active_children():
+                child.kill()
+            time.sleep(1.0)
+    assert sorted(names) == sorted(str(path) for path in clips)

@@ -23,14 +23,16 @@ from planted import (
     to_interactions,
     watched,
     write_csv,
+    write_sample_store,
     write_store,
 )
 
 from fusion.training import FitReport
 from mmrec.errors import MMRecError, ModelError, StoreError
 from mmrec.evaluation import EvaluationError
+from mmrec.features import Modality
 from mmrec.fitting import RecommenderConfig
-from mmrec.interactions import InteractionError, Interactions, LeakError
+from mmrec.interactions import InteractionError, Interactions, LeakError, read_interactions
 from mmrec.ranker import RankingError
 from mmrec.recommender import Recommender
 from mmrec.store import FeatureStore
@@ -562,6 +564,11 @@ def test_evaluation_beyond_the_catalog_keeps_its_names(
     assert np.isclose(metrics["precision@1000"], 1 / 1000)
 
 
+def test_evaluation_of_single_items_is_finite(model: Recommender, pairs: tuple[Interactions, Interactions]) -> None:
+    catalog = model.evaluate(pairs[1], ks=[1])["catalog"]
+    assert np.isfinite(list(catalog.values())).all() and "diversity" not in catalog
+
+
 def test_evaluation_that_cannot_be(model: Recommender, pairs: tuple[Interactions, Interactions]) -> None:
     with pytest.raises(LeakError, match="320 of 320"):
         model.evaluate(pairs[0])
@@ -579,19 +586,30 @@ def test_evaluation_of_content_alone(content: Recommender, pairs: tuple[Interact
     assert metrics[f"recall@{NUM_ITEMS}"] == 1.0 and metrics["by_history"]["0"]["users"] == len(pairs[1].user_ids)
 
 
-# --- better than popularity -------------------------------------------------------------------------------------------
+# --- the sample catalog -----------------------------------------------------------------------------------------------
 
 
-def test_beats_popularity_by_a_wide_margin(model: Recommender, pairs: tuple[Interactions, Interactions]) -> None:
-    train, held_out = pairs
-    counts = train.item_degrees()
-    order = [train.item_ids[row] for row in np.argsort(-counts, kind="stable")]
-    popular = []
-    for user in held_out.user_ids:
-        seen = set(taken_by(train, user))
-        best = [item for item in order if item not in seen][:6]
-        popular.append(float(taken_by(held_out, user)[0] in best))
-    assert model.evaluate(held_out, ks=[6])["recall@6"] > np.mean(popular) + 0.4
+@pytest.mark.parametrize("without", [(), ("visual",), ("audio",), ("text",)])
+def test_sample_catalog_beats_popularity_without_any_one_modality(
+    without: tuple[Modality, ...], tmp_path: Path
+) -> None:
+    store, catalog = write_sample_store(tmp_path, without=without)
+    model = Recommender.fit(store, catalog / "interactions.csv", hardware=QUIET)
+    recall = model.evaluate(catalog / "interactions_validation.csv", ks=[5])["recall@5"]
+    train = read_interactions(catalog / "interactions.csv", item_ids=model.item_ids)
+    held_out = read_interactions(
+        catalog / "interactions_validation.csv", item_ids=model.item_ids, user_ids=train.user_ids
+    )
+    unseen_UI = 1.0 - (train.matrix().toarray() > 0)
+    best_UK = np.argsort(-train.item_degrees() * unseen_UI, axis=1, kind="stable")[:, :5]
+    popular = np.mean((best_UK[held_out.user_rows] == held_out.item_rows[:, None]).any(1))
+    assert recall > popular + 0.25
+    if "text" not in without:
+        offered = model.recommend(model.user_vector(text="I like slow piano music"), k=3)[0]
+        assert [model.item(item)["kind"] for item in offered] == ["slow_piano"] * 3
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
 
 
 def test_batches_are_fast(model: Recommender) -> None:

@@ -190,13 +190,13 @@ def test_keys_tell_new_changed_relabelled_and_same(tmp_path: Path) -> None:
     assert keys.compare("a", key(2), key(2)) == "changed"
     assert keys.compare("b", key(1), key(1)) == "new"
     assert keys.holds("a") and not keys.holds("b")
-    assert keys.failed("failed") and not keys.failed("a") and not keys.failed("b")
+    assert keys.worth_retrying("failed") and not keys.worth_retrying("a") and not keys.worth_retrying("b")
 
 
 def test_keys_of_an_empty_store(tmp_path: Path) -> None:
     keys = FeatureStore(tmp_path / "store", create=True).keys()
     assert keys.compare("a", key(1), key(1)) == "new"
-    assert not keys.failed("a")
+    assert not keys.worth_retrying("a")
 
 
 def test_keys_of_many_rows(tmp_path: Path) -> None:

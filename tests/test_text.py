@@ -1,3 +1,4 @@
+import time
 from importlib.util import find_spec
 
 import pytest
@@ -209,3 +210,16 @@ def test_missing_package_says_how_to_get_it(monkeypatch):
 
 def test_empty_batch():
     assert load_encoder("hashed-ngrams").encode([]).dtype == torch.float32
+
+
+def test_hostile_markup_is_cleaned_in_linear_time() -> None:
+    start = time.monotonic()
+    for part in ("<!--", "<script>", "<style", "<", "<a ", "&", "&#x", "<!", "</"):
+        clean_text(part * 50_000)
+    assert time.monotonic() - start < 5
+    assert clean_text("before <!-- a comment without an end") == "before"
+    assert clean_text("a <script>alert(1)</script > b <!-- c --> d") == "a b d"
+
+
+def test_units_that_share_a_place_are_split_to_an_end() -> None:
+    assert list(split_text("x", [(0, 1)] * 10, 3)) == ["x"]

@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        return fail(f"{error.filename or ''} {error.strerror or error}".strip())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_store, embed_progress, fail, share, stop_on_sigterm
+from mmrec.cli.output import add_command, add_json, add_store, embed_progress, fail, positive, share, stop_on_sigterm
 from mmrec.errors import MMRecError
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def add_store_commands(commands: Any) -> None:
     )
     embed.add_argument("--batch-size", type=int, metavar="N", help="frames, windows or texts encoded at once")
     embed.add_argument(
-        "--timeout", type=float, default=120.0, metavar="SECONDS", help="to decode one item (default: 120)"
+        "--timeout", type=positive, default=120.0, metavar="SECONDS", help="to decode one item (default: 120)"
     )
-    embed.add_argument("--worker-memory", type=float, default=4.0, metavar="GIB", help="of one worker (default: 4)")
+    embed.add_argument("--worker-memory", type=positive, default=4.0, metavar="GIB", help="of one worker (default: 4)")
     embed.add_argument(
         "--media-root", type=Path, metavar="DIR", help="refuse media outside this folder, links resolved"
     )

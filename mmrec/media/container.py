@@ -85,9 +85,10 @@ def open_container(path: Path) -> InputContainer:
 
 def choose_video(container: InputContainer) -> VideoStream | None:
     """The best moving picture; where there is none, an attached one (cover art)."""
-    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.dependent]  # tiles of a picture
+    moving = [s for s in streams if not s.disposition & Disposition.attached_pic]
     best = container.streams.best("video")
-    if isinstance(best, VideoStream) and (best in moving or not moving):
+    if isinstance(best, VideoStream) and (best in moving or (not moving and best in streams)):
         return best
     return moving[0] if moving else None
 
@@ -139,7 +140,7 @@ def required(stream: S | None, kind: str, container: InputContainer) -> S:
 class StreamReader:
     """Decoded frames of one stream, from wherever it was last sent; remembers what it met.
 
-    A read error ends the decoding at most `MAX_READ_ERRORS` times later: whatever decodes before is kept.
+    Damage is noted and passed over; after `MAX_READ_ERRORS` the container is not read any further.
     """
 
     def __init__(self, container: InputContainer, stream: Stream, deadline: float) -> None:
@@ -206,7 +207,7 @@ class StreamReader:
                 self.reached_end = True
                 return
             except av.error.FFmpegError as error:
-                self._note(error)
+                self.note(error)
                 if len(self.errors) > MAX_READ_ERRORS:
                     return
 
@@ -219,7 +220,7 @@ class StreamReader:
             except av.error.EOFError:
                 continue
             except av.error.FFmpegError as error:
-                self._note(error)
+                self.note(error)
                 continue
             for frame in decoded:
                 if frame.pts is None:
@@ -228,7 +229,8 @@ class StreamReader:
                 self.end_seconds = max(self.end_seconds, self.seconds(last + self._length(frame)))
                 yield frame
 
-    def _note(self, error: av.error.FFmpegError) -> None:
+    def note(self, error: av.error.FFmpegError) -> None:
+        """Remember what was wrong with the stream."""
         self.errors.append(words_of(error))
         self._out_of_memory |= error.errno == errno.ENOMEM
 

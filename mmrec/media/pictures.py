@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from mmrec.errors import Problem, Reason
-from mmrec.media.container import INDEXED_FORMATS, StreamReader, Unreadable, is_still, required
+from mmrec.media.container import INDEXED_FORMATS, StreamReader, Unreadable, is_still, required, words_of
 from mmrec.sampling import FramePlan, evenly_chosen
 
 MAX_PIXELS = 2**27
@@ -117,7 +117,7 @@ def _frames_at_times(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> 
     claimed = reader.duration_seconds()
     tokens = _tokens_at(reader, scaler, plan, claimed)
     true_duration = reader.end_seconds
-    if reader.reached_end and true_duration < 0.9 * claimed - 1.0:
+    if reader.reached_end and true_duration < 0.9 * claimed - 0.3:
         reader.errors.append(f"the picture ends at {true_duration:.1f} s; the header claims {claimed:.1f} s")
         reader.rewind()
         tokens = _tokens_at(reader, scaler, plan, true_duration)
@@ -128,7 +128,13 @@ def _tokens_at(reader: StreamReader, scaler: _Scaler, plan: FramePlan, duration:
     start = reader.seconds(reader.stream.start_time or 0) if reader.stream.start_time is not None else 0.0
     times = plan.sampling.times(duration)
     wanted = sorted({reader.ticks(start + time + offset) for time in times for offset in plan.offsets})
-    shown = dict(zip(wanted, _shown_at(reader, scaler, wanted), strict=False))
+    shown: dict[int, tuple[int, NDArray[np.uint8]]] = {}
+    try:
+        shown.update(zip(wanted, _shown_at(reader, scaler, wanted), strict=False))
+    except (av.error.FFmpegError, Unreadable) as error:
+        if not shown:
+            raise
+        reader.errors.append(words_of(error))
     tokens: dict[int, _Token] = {}
     for time in times:
         parts = [shown.get(reader.ticks(start + time + offset)) for offset in plan.offsets]

@@ -42,7 +42,7 @@ def read_sound(
     windows = _windows(reader, plan, claimed)
     ends_early = reader.reached_end and reader.end_seconds < claimed - GAP_SECONDS
     if ends_early and any(not window.complete for window in windows):
-        if reader.end_seconds < 0.9 * claimed - 1.0:
+        if reader.end_seconds < 0.9 * claimed - 0.3:
             reader.errors.append(f"the sound ends at {reader.end_seconds:.1f} s; the header claims {claimed:.1f} s")
         reader.rewind()
         windows = _windows(reader, plan, reader.end_seconds)
@@ -97,9 +97,11 @@ def _windows(reader: StreamReader, plan: SoundPlan, duration: float) -> list[_Wi
             reader.seek(reader.ticks(begin + waiting[0].start / rate - PREROLL_SECONDS))
             chunks = _resampled(reader, rate, begin)
         for position, chunk in chunks:
-            for window in waiting:
-                window.fill(position, chunk)
             end = position + len(chunk)
+            for window in waiting:
+                if window.start >= end:
+                    break
+                window.fill(position, chunk)
             if end >= waiting[0].start + len(waiting[0].buffer):
                 at = begin + end / rate
                 break
