@@ -10,6 +10,8 @@ must fit in memory.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +25,7 @@ import scipy.sparse as sp
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -156,8 +159,8 @@ class FusionConfig:
 class Hardware:
     """Where and how a fit runs; nothing here is meant to change the result beyond rounding.
 
-    `device`, `num_devices`, `strategy` and `precision` are Lightning's; `folder` keeps logs and checkpoints, from which
-    an interrupted fit goes on; without it nothing is written.
+    `device`, `num_devices`, `strategy` and `precision` are Lightning's; `folder` keeps logs and, until the fit is done,
+    a checkpoint from which the same fit of the same data goes on; without it nothing is written.
     """
 
     device: str = "cpu"
@@ -345,11 +348,19 @@ class _Batches(Sampler[np.ndarray]):
 
 
 class _Task(L.LightningModule):
-    """What both fits share: the optimiser, the schedule, and the check of the loss."""
+    """What both fits share: the catalog, the optimiser, the schedule, and the check of the loss."""
 
-    def __init__(self, config: FusionConfig) -> None:
+    def __init__(self, table: TokenTable, config: FusionConfig) -> None:
         super().__init__()
+        self.table = table
         self.config = config
+
+    def data(self) -> Iterator[NDArray[Any]]:
+        """All that a fit learns from and is validated by."""
+        for part in (self.table.tokens, self.table.masks, self.table.times):
+            for modality in sorted(part):
+                yield np.frombuffer(modality.encode(), np.uint8)
+                yield part[modality].numpy()
 
     def configure_optimizers(self) -> Any:
         plain = [p for p in self.parameters() if p.ndim > 1]
@@ -395,15 +406,21 @@ class _RankingTask(_Task):
         validation_UI: sp.csr_array | None,
         train_UI: sp.csr_array,
     ) -> None:
-        super().__init__(config)
+        super().__init__(table, config)
         self.tower = tower
-        self.table = table
+        self.train_UI, self.validation_UI = train_UI, validation_UI
         self.holdout = None if validation_UI is None else _Holdout(train_UI, validation_UI)
         self.log_popularity_I = torch.from_numpy(
             np.log(np.maximum(np.bincount(examples.items_N, minlength=len(table)), 0.5) / len(examples))
         ).float()
         self.offered = tower.offered_I.nonzero().flatten()
         self.place_I = torch.full((len(table),), -1).index_copy(0, self.offered, torch.arange(len(self.offered)))
+
+    def data(self) -> Iterator[NDArray[Any]]:
+        yield from super().data()
+        for taken_UI in (self.train_UI, self.validation_UI):
+            if taken_UI is not None:
+                yield from (taken_UI.indptr, taken_UI.indices, taken_UI.data)
 
     def on_fit_start(self) -> None:
         for name in ("table", "log_popularity_I", "offered", "place_I"):
@@ -499,9 +516,8 @@ class _RankingTask(_Task):
 
 class _AlignmentTask(_Task):
     def __init__(self, fusion: Fusion, table: TokenTable, config: FusionConfig) -> None:
-        super().__init__(config)
+        super().__init__(table, config)
         self.fusion = fusion
-        self.table = table
 
     def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
         items = self.table.select(rows.cpu()).to(self.device)
@@ -558,15 +574,29 @@ def _run(task: _Task, dataset: Dataset[Any], config: FusionConfig, hardware: Har
     loader = DataLoader(dataset, batch_size=None, sampler=_Batches(size, config.batch_size, config.seed))
     validated = getattr(task, "holdout", None) is not None
     best = _BestWeights() if validated else None
-    trainer = _make_trainer(config, hardware, best)
-    last = None if hardware.folder is None else hardware.folder / "checkpoints" / "last.ckpt"
-    resume = str(last) if last is not None and last.exists() else None
-    logger.info("fitting %d examples on %s%s", size, hardware.device, ", resumed" if resume else "")
-    trainer.fit(task, loader, ckpt_path=resume, weights_only=False)
+    checkpoint = _checkpoint(task, config, hardware)
+    trainer = _make_trainer(config, hardware, best, checkpoint)
+    resumed = checkpoint is not None and checkpoint.exists()
+    logger.info("fitting %d examples on %s%s", size, hardware.device, ", resumed" if resumed else "")
+    trainer.fit(task, loader, ckpt_path=checkpoint if resumed else None, weights_only=False)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     best_epoch = trainer.current_epoch - 1
     if best is not None:
         best_epoch = best.restore(task)
     return FitReport(trainer.current_epoch, best_epoch, size, time.monotonic() - started)
+
+
+def _checkpoint(task: _Task, config: FusionConfig, hardware: Hardware) -> Path | None:
+    """Where a fit is kept while it runs; the name says of which settings and data, so that no other goes on from it."""
+    if hardware.folder is None:
+        return None
+    settings = json.dumps([type(task).__name__, config.to_mapping()], sort_keys=True)
+    digest = hashlib.blake2b(settings.encode(), digest_size=16)
+    for array in task.data():
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return hardware.folder / "checkpoints" / f"{digest.hexdigest()}.ckpt"
 
 
 class _BestWeights(Callback):
@@ -595,7 +625,9 @@ class _BestWeights(Callback):
         return self.epoch
 
 
-def _make_trainer(config: FusionConfig, hardware: Hardware, best: _BestWeights | None) -> L.Trainer:
+def _make_trainer(
+    config: FusionConfig, hardware: Hardware, best: _BestWeights | None, checkpoint: Path | None
+) -> L.Trainer:
     callbacks: list[Callback] = []
     if config.ema_decay:
         callbacks.append(_WarmAverage(config.ema_decay))
@@ -606,7 +638,8 @@ def _make_trainer(config: FusionConfig, hardware: Hardware, best: _BestWeights |
     loggers: list[Logger] = []
     if hardware.folder is not None:
         loggers = [CSVLogger(hardware.folder, "logs", "csv"), TensorBoardLogger(hardware.folder, "logs", "tensorboard")]
-        callbacks.append(ModelCheckpoint(hardware.folder / "checkpoints", save_last=True, save_top_k=0))
+    if checkpoint is not None:
+        callbacks.append(ModelCheckpoint(checkpoint.parent, checkpoint.stem, enable_version_counter=False))
     return L.Trainer(
         accelerator=hardware.device,
         devices=hardware.num_devices,
@@ -616,7 +649,7 @@ def _make_trainer(config: FusionConfig, hardware: Hardware, best: _BestWeights |
         gradient_clip_val=config.gradient_clip or None,
         callbacks=callbacks,
         logger=loggers,
-        enable_checkpointing=hardware.folder is not None,
+        enable_checkpointing=checkpoint is not None,
         enable_progress_bar=hardware.progress,
         enable_model_summary=False,
         log_every_n_steps=1,

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -82,21 +83,58 @@ def test_same_seed_same_result_another_seed_another(data) -> None:  # type: igno
     assert not torch.equal(vectors[0].vectors_ID, vectors[2].vectors_ID)
 
 
-def test_interrupted_fit_goes_on(data, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@pytest.fixture
+def interrupted(data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hardware:  # type: ignore[no-untyped-def]
+    """Hardware with the checkpoint of a fit that was stopped after two of eight epochs."""
     table, train_UI, held_UI = data
-    whole, _ = fit_ranking(
-        table, train_UI, validation_UI=held_UI, config=dataclasses.replace(SMALL, max_epochs=3), hardware=QUIET
-    )
     hardware = dataclasses.replace(QUIET, folder=tmp_path)
-    fit_ranking(
-        table, train_UI, validation_UI=held_UI, config=dataclasses.replace(SMALL, max_epochs=2), hardware=hardware
-    )
-    resumed, report = fit_ranking(
-        table, train_UI, validation_UI=held_UI, config=dataclasses.replace(SMALL, max_epochs=3), hardware=hardware
-    )
-    assert report.epochs == 3
-    assert list(tmp_path.rglob("metrics.csv")) and list(tmp_path.rglob("events.*"))
-    assert resumed(table).vectors_ID.shape == whole(table).vectors_ID.shape
+
+    def crash(task: L.LightningModule) -> None:
+        if task.current_epoch == 2:
+            raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fusion.training._RankingTask.on_train_epoch_start", crash)
+        with pytest.raises(InterruptedError):
+            fit_ranking(table, train_UI, validation_UI=held_UI, config=SMALL, hardware=hardware)
+    assert len(list(tmp_path.rglob("*.ckpt"))) == 1
+    return hardware
+
+
+def epochs_trained(folder: Path) -> list[int]:
+    (log,) = folder.rglob("metrics.csv")
+    with log.open() as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file) if row["train_loss"]]
+
+
+def test_interrupted_fit_goes_on(data, interrupted: Hardware) -> None:  # type: ignore[no-untyped-def]
+    table, train_UI, held_UI = data
+    _, report = fit_ranking(table, train_UI, validation_UI=held_UI, config=SMALL, hardware=interrupted)
+    assert interrupted.folder is not None
+    assert epochs_trained(interrupted.folder) == list(range(2, report.epochs))
+    assert report.metrics["val_recall@20"] > 0.8
+    assert not list(interrupted.folder.rglob("*.ckpt"))
+    assert list(interrupted.folder.rglob("events.*"))
+
+
+@pytest.mark.parametrize("change", ["settings", "tokens", "training", "validation"])
+def test_no_fit_goes_on_from_another(data, interrupted: Hardware, change: str) -> None:  # type: ignore[no-untyped-def]
+    table, train_UI, held_UI = data
+    config = SMALL
+    if change == "settings":
+        config = dataclasses.replace(SMALL, learning_rate=1e-3)
+    elif change == "tokens":
+        table = TokenTable({m: x + 1 for m, x in table.tokens.items()}, table.masks)
+    elif change == "training":
+        train_UI = train_UI * np.float32(2)
+    else:
+        held_UI = held_UI.tolil()
+        held_UI[0] = 0
+        held_UI = sp.csr_array(held_UI)
+    fit_ranking(table, train_UI, validation_UI=held_UI, config=config, hardware=interrupted)
+    assert interrupted.folder is not None
+    assert epochs_trained(interrupted.folder)[0] == 0
+    assert len(list(interrupted.folder.rglob("*.ckpt"))) == 1  # the other fit may still go on
 
 
 def test_kept_weights_are_those_that_were_validated(data, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
