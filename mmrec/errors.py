@@ -1,13 +1,14 @@
 """What can go wrong: errors are raised, problems are recorded.
 
 MMRecError
-├── CatalogError      the manifest cannot be read as a catalog
-├── EncoderError      an encoder or preset cannot be had
-├── StoreError        the feature store is missing, damaged, in use, or cannot be written
-├── ModelError        a recommender cannot be fitted, read, or asked what it was asked
-├── InteractionError  interactions cannot be read, or do not fit the catalog
-├── RankingError      vectors, exclusions or candidates do not fit together
-└── EvaluationError   rankings and truth cannot be compared
+├── CatalogError        the manifest cannot be read as a catalog
+├── EncoderError        an encoder or preset cannot be had
+├── StoreError          the feature store is missing, damaged, in use, or cannot be written
+├── ModelError          a recommender cannot be fitted, read, or asked what it was asked
+├── InteractionError    interactions cannot be read, or do not fit the catalog
+├── CollaborativeError  interactions or settings that a baseline cannot use
+├── RankingError        vectors, exclusions or candidates do not fit together
+└── EvaluationError     rankings and truth cannot be compared
 
 A `Problem` never stops a job: it is stored beside the item that has it.
 """

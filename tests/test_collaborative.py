@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +33,10 @@ def history(*items: int) -> sp.csr_array:
     return sp.csr_array(row)
 
 
-every_model = pytest.mark.parametrize("kind", COLLABORATIVE)
-personal = pytest.mark.parametrize("kind", sorted(set(COLLABORATIVE) - {"popularity"}))
+needs_implicit = pytest.mark.skipif(find_spec("implicit") is None, reason="without the extra baselines")
+KINDS = [pytest.param(kind, marks=[needs_implicit] if kind == "als" else []) for kind in COLLABORATIVE]
+every_model = pytest.mark.parametrize("kind", KINDS)
+personal = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.values != ("popularity",)])
 
 
 @personal
@@ -113,6 +117,7 @@ def test_ease_solves_its_least_squares_problem() -> None:
         assert weights_II[item, item] == 0
 
 
+@needs_implicit
 def test_als_users_solve_their_least_squares_problem() -> None:
     model = ALS(factors=8, iterations=3, regularisation=0.05, confidence=10.0).fit(two_tastes())
     vectors_IF = model.arrays["vectors_IF"].astype(np.float64)
@@ -121,3 +126,9 @@ def test_als_users_solve_their_least_squares_problem() -> None:
     system = vectors_IF.T @ (vectors_IF * weight_I[:, None]) + 0.05 * np.eye(8)
     user_F = np.linalg.solve(system, vectors_IF.T @ (weight_I * wanted_I))
     assert np.allclose(model.score(history(1, 2))[0], vectors_IF @ user_F, atol=1e-4)
+
+
+def test_als_names_the_package_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "implicit.als", None)
+    with pytest.raises(CollaborativeError, match=r"mmrec\[baselines\]"):
+        ALS().fit(two_tastes())

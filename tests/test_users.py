@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 from planted import CONFIG, QUIET, SMALL, planted, to_interactions, watched, write_store
 
+from encoders.base import EncoderError
 from fusion.tower import user_vectors
 from mmrec.embedding import embed
 from mmrec.errors import ModelError
@@ -218,6 +220,49 @@ def test_words_survive_saving(talker: Recommender, tmp_path: Path) -> None:
     talker.save(tmp_path / "model")
     loaded = Recommender.load(tmp_path / "model")
     assert np.allclose(loaded.user_vector(text="football"), talker.user_vector(text="football"), atol=1e-6)
+
+
+def change_encoder(folder: Path, **changes: object) -> Recommender:
+    """The model in a folder, with another record of its text encoder."""
+    about = json.loads((folder / "model.json").read_text())
+    about["encoders"]["text"].update(changes)
+    (folder / "model.json").write_text(json.dumps(about))
+    return Recommender.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"spec": {"kind": "magic"}}, "unknown encoder kind 'magic'"),
+        ({"spec": {"kind": "sentence-transformer", "checkpoint": "/none"}}, "/none"),
+        ({"encoder_fingerprint": "another"}, "has changed since the items were embedded"),
+        ({"dim": 7}, "has changed since the items were embedded"),
+    ],
+)
+def test_words_need_the_encoder_of_the_items(
+    talker: Recommender, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    talker.save(tmp_path)
+    model = change_encoder(tmp_path, **changes)
+    with pytest.raises(ModelError, match=words):
+        model.user_vector(text="piano")
+    assert model.recommend("u0", k=3)[0].all()  # the rest does without
+
+
+def test_an_encoder_that_was_not_fingerprinted_is_trusted(talker: Recommender, tmp_path: Path) -> None:
+    talker.save(tmp_path)
+    model = change_encoder(tmp_path, encoder_fingerprint="")
+    assert np.allclose(model.user_vector(text="piano"), talker.user_vector(text="piano"), atol=1e-6)
+
+
+def test_an_encoder_that_fails_is_told(talker: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise EncoderError("no passages today")
+
+    talker.save(tmp_path)
+    monkeypatch.setattr("encoders.text.HashedNgrams.encode", fail)
+    with pytest.raises(ModelError, match="no passages today"):
+        Recommender.load(tmp_path).user_vector(text="piano")
 
 
 def test_long_and_strange_words(talker: Recommender) -> None:
