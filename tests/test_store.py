@@ -243,19 +243,6 @@ def test_an_encoder_is_recorded_once(store: FeatureStore) -> None:
     assert len(store.encoders()) == 3
 
 
-def test_a_store_from_before_encoders_had_fingerprints_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    schema = pa.schema([(name, pa.int64() if name == "dim" else pa.string())
-                        for name in ("fingerprint", "modality", "name", "dim", "spec")])  # fmt: skip
-    with monkeypatch.context() as patch:
-        patch.setattr("mmrec.store._ENCODERS_SCHEMA", schema)
-        FeatureStore(tmp_path / "old", create=True)
-    old = FeatureStore(tmp_path / "old", create=True)
-    old.add_encoders([dataclasses.replace(record("visual"), encoder_fingerprint="its own")])
-    assert FeatureStore(tmp_path / "old").encoders() == [record("visual")]
-
-
 def test_status_counts_items_reasons_and_encoders(store: FeatureStore) -> None:
     broken = dataclasses.replace(
         make("broken", text=1), problems={"visual": Problem(Reason.CORRUPT), "audio": Problem(Reason.TIMEOUT)}
