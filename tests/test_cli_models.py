@@ -222,6 +222,7 @@ def test_recommend_for_all_as_parquet(run: Any, work: Work, tmp_path: Path, monk
     monkeypatch.setattr("mmrec.cli.models.USERS_AT_ONCE", 7)
     answer = run("recommend", "--model", work.model, "--all", "--k", 40, "--out", tmp_path / "all.parquet")
     assert answer.status == 0 and "80 users" in answer.err
+    assert pq.read_metadata(tmp_path / "all.parquet").num_row_groups == 12  # of seven users, not of one
     rows = pq.read_table(tmp_path / "all.parquet").to_pylist()
     model = Recommender.load(work.model)
     assert len(rows) == 80 * 36  # four items are seen already, their places stay out
