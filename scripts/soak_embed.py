@@ -54,7 +54,7 @@ def main() -> int:
     orphans = 0
     for kill in range(arguments.kills):
         job = Job([*command, str(arguments.out / "killed")], arguments.hang_after)
-        job.kill_after(rng.uniform(6.0, 25.0))
+        job.kill_at_work(rng.uniform(0.0, 20.0))
         peaks.append(job.peak_kib)
         orphans += job.orphans()
         say(f"kill {kill + 1}: {count_rows(arguments.out / 'killed')} rows after it")
@@ -126,7 +126,10 @@ class Job:
         output = self._process.stdout.read().strip()
         return json.loads(output.splitlines()[-1]) if output else None
 
-    def kill_after(self, seconds: float) -> None:
+    def kill_at_work(self, seconds: float) -> None:
+        """Kill -9, so many seconds after it started to decode."""
+        while self._process.poll() is None and len(self._children) < 2:
+            self._watch()
         end = time.monotonic() + seconds
         while self._process.poll() is None and time.monotonic() < end:
             self._watch()
