@@ -28,13 +28,14 @@ from encoders.base import EncoderError as LoadError
 from encoders.tuning import Tunable, add_adapter, save_adapter
 from fusion.attention import CrossModalFusion
 from fusion.objectives import full_softmax, modality_alignment
+from fusion.tower import TokenTable
 from mmrec.catalog import read_catalog
 from mmrec.decoding import DecodeLimits
 from mmrec.errors import EncoderError, MMRecError
 from mmrec.features import Modality
 from mmrec.fitting import read_known
 from mmrec.interactions import Interactions
-from mmrec.lessons import Batch, Lessons, Material, decode_material
+from mmrec.lessons import Batch, Lessons, Material, Parts, decode_material
 from mmrec.panel import EncoderPanel, load_panel
 from mmrec.presets import load_preset
 
@@ -42,6 +43,8 @@ Train = Literal["adapters", "all"]
 
 LEARNING_RATES: dict[Train, float] = {"adapters": 5e-4, "all": 2e-5}
 FUSION_LEARNING_RATE = 2e-3
+FUSION_EPOCHS = 50  # of the fusion alone, before the encoders join in
+WEIGHT_DECAY = 0.01
 GRADIENT_CLIP = 1.0
 TEMPERATURE = 0.07
 TOKENS_PER_STEP = 4  # of each modality of an item, drawn anew in every step
@@ -77,7 +80,7 @@ def adapt(
     interactions: Interactions | str | os.PathLike[str] | None = None,
     train: Train = "adapters",
     rank: int = 8,
-    epochs: int = 5,
+    epochs: int = 10,
     batch_size: int = 32,
     learning_rate: float | None = None,
     seed: int = 0,
@@ -119,6 +122,7 @@ def adapt(
     try:
         learners = _learners(panel, material, train, rank)
         trainer = _Trainer(panel, material, learners, learning_rate or LEARNING_RATES[train], seed)
+        trainer.fit_fusion(lessons)
         losses = []
         for epoch in range(1, epochs + 1):
             losses.append(trainer.run_epoch(lessons, epoch))
@@ -239,19 +243,34 @@ class _Trainer:
         encoder_parameters = [p for learner in learners.values() for p in learner.parameters]
         self._device = encoder_parameters[0].device
         self._fusion = CrossModalFusion({m: panel.encoders[m].dim for m in material.modalities}).to(self._device)
-        self._calibrate()
+        self._frozen = {m: self._vectors_of(m) for m in material.modalities if m not in learners}
         groups = [
             {"params": encoder_parameters, "lr": learning_rate},
             {"params": list(self._fusion.parameters()), "lr": FUSION_LEARNING_RATE},
         ]
         self._parameters = [*encoder_parameters, *self._fusion.parameters()]
-        self._optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
 
-    def _calibrate(self) -> None:
+    def _vectors_of(self, modality: Modality) -> dict[int, Parts]:
+        """What an encoder that is not trained makes of all items."""
+        encoder = self._panel.encoders[modality]
+        return {
+            row: Parts(list(encoder.encode(_stacked(own.data))), own.times_T)
+            for row, own in self._material.parts[modality].items()
+        }
+
+    def fit_fusion(self, lessons: Lessons) -> None:
+        """Fit the fusion to the encoders as they are, so that its first guesses do not lead them astray."""
         rows = np.arange(len(self._material.item_ids))
         chosen = self._choose(rows)
-        tokens, masks, _ = _padded({m: self._encode(m, own) for m, own in chosen.items()}, chosen, len(rows))
-        self._fusion.calibrate(tokens, masks)
+        table = _padded({m: self._encode(m, own) for m, own in chosen.items()}, chosen, len(rows))
+        self._fusion.calibrate(table.tokens, table.masks)
+        optimizer = torch.optim.AdamW(self._fusion.parameters(), lr=FUSION_LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        for _ in range(FUSION_EPOCHS):
+            for batch in lessons.batches():
+                optimizer.zero_grad()
+                torch.autograd.backward(self._loss(table.select(torch.from_numpy(batch.rows)), batch))
+                optimizer.step()
 
     def run_epoch(self, lessons: Lessons, epoch: int) -> float:
         """One step for each batch; the mean loss."""
@@ -261,7 +280,7 @@ class _Trainer:
         chosen = self._choose(batch.rows)
         vectors = {m: self._encode(m, own).requires_grad_(m in self._learners) for m, own in chosen.items()}
         self._optimizer.zero_grad()
-        loss = self._loss(*_padded(vectors, chosen, len(batch.rows)), batch)
+        loss = self._loss(_padded(vectors, chosen, len(batch.rows)), batch)
         torch.autograd.backward(loss)
         for modality, own in chosen.items():
             if (gradient_ND := vectors[modality].grad) is not None:
@@ -280,12 +299,13 @@ class _Trainer:
         return {modality: own for modality, own in chosen.items() if own.parts}
 
     def _choose_of(self, modality: Modality, rows: NDArray[np.int64]) -> _Chosen:
+        source = self._frozen.get(modality, self._material.parts[modality])
         data: list[Any] = []
         items: list[int] = []
         places: list[int] = []
         times: list[float] = []
         for item, row in enumerate(rows):
-            if (parts := self._material.parts[modality].get(int(row))) is None:
+            if (parts := source.get(int(row))) is None:
                 continue
             order = np.sort(self._random.permutation(len(parts.data))[:TOKENS_PER_STEP])
             data += [parts.data[at] for at in order]
@@ -296,11 +316,11 @@ class _Trainer:
 
     @torch.no_grad()
     def _encode(self, modality: Modality, chosen: _Chosen) -> Tensor:
-        encoder = self._panel.encoders[modality]
-        embed = encoder.forward if isinstance(encoder, Tunable) else encoder.encode
-        vectors_ND = torch.empty(len(chosen.parts), encoder.dim, device=self._device)
+        if modality in self._frozen:
+            return torch.stack(chosen.parts)
+        vectors_ND = torch.empty(len(chosen.parts), self._panel.encoders[modality].dim, device=self._device)
         for rows, batch in chosen.chunks(PARTS_AT_ONCE[modality]):
-            vectors_ND[rows] = embed(batch)
+            vectors_ND[rows] = self._learners[modality].encoder.forward(batch)
         return vectors_ND
 
     def _carry_on(self, modality: Modality, chosen: _Chosen, gradient_ND: Tensor) -> None:
@@ -308,11 +328,9 @@ class _Trainer:
         for rows, batch in chosen.chunks(PARTS_AT_ONCE[modality]):
             torch.autograd.backward(self._learners[modality].encoder.forward(batch), gradient_ND[rows])
 
-    def _loss(
-        self, tokens: dict[str, Tensor], masks: dict[str, Tensor], times: dict[str, Tensor], batch: Batch
-    ) -> Tensor:
-        fused = self._fusion(tokens, masks, times)
-        there = {modality: mask_BT.any(1) for modality, mask_BT in masks.items()}
+    def _loss(self, table: TokenTable, batch: Batch) -> Tensor:
+        fused = self._fusion(table.tokens, table.masks, table.times)
+        there = {modality: mask_BT.any(1) for modality, mask_BT in table.masks.items()}
         loss = modality_alignment(fused.modality_vectors, there, TEMPERATURE)
         if not len(batch.targets_Q):
             return loss
@@ -324,10 +342,7 @@ class _Trainer:
         )
 
 
-def _padded(
-    vectors: Mapping[Modality, Tensor], chosen: Mapping[Modality, _Chosen], num_items: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Tokens `(B, T, width)`, masks and times `(B, T)`, by modality."""
+def _padded(vectors: Mapping[Modality, Tensor], chosen: Mapping[Modality, _Chosen], num_items: int) -> TokenTable:
     tokens: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     times: dict[str, Tensor] = {}
@@ -338,7 +353,7 @@ def _padded(
         times[modality] = vectors_ND.new_zeros(shape).index_put(where, own.times_N.to(vectors_ND.dtype))
         masks[modality] = torch.zeros(shape, dtype=torch.bool, device=vectors_ND.device)
         masks[modality][where] = True
-    return tokens, masks, times
+    return TokenTable(tokens, masks, times)
 
 
 def _write(folder: Path, panel: EncoderPanel, learners: Mapping[Modality, _Learner]) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.catalog import Item, read_catalog
-from mmrec.errors import CatalogError, Problem, Reason
+from mmrec.errors import CatalogError, Problem, Reason, StoreError
 from mmrec.features import Features, Modality, Tokens
 from mmrec.store import EncoderRecord, FeatureStore
 
@@ -29,7 +29,8 @@ def import_features(
     A file holds `(I, D)`, one token per item, or `(I, T, D)`, T tokens; a token that is not finite is left out.
     Items that the store holds already are replaced. Returns the number of items.
 
-    Raises `CatalogError` where a file cannot be read, is not of numbers, or has another number of rows.
+    Raises `CatalogError` where a file cannot be read, is not of numbers, or has another number of rows, and
+    `StoreError` where other items of the store have tokens from another file or encoder, which cannot be compared.
     """
     manifest = read_catalog(items)
     if not features:
@@ -47,8 +48,10 @@ def import_features(
     }
     target = FeatureStore(store, create=True)
     with target.lock():
-        target.add_encoders(records.values())
         keys = target.keys()
+        if len(target) > sum(keys.holds(item.item_id) for item in manifest.items()):
+            _check_comparable(target, records)
+        target.add_encoders(records.values())
         rows = enumerate(manifest.items())
         while batch := list(islice(rows, ROWS_PER_COMMIT)):
             made = [_features(row, item, arrays, records) for row, item in batch]
@@ -69,6 +72,15 @@ def _open_array(path: Path, num_items: int) -> NDArray[np.floating]:
     if len(array) != num_items:
         raise CatalogError(f"{path} has {len(array)} rows, the manifest {num_items}: row k must belong to item k")
     return array
+
+
+def _check_comparable(store: FeatureStore, records: Mapping[Modality, EncoderRecord]) -> None:
+    for modality, fingerprint in store.fingerprints().items():
+        if modality in records and records[modality].fingerprint != fingerprint:
+            raise StoreError(
+                f"store {store.folder} holds other items, with {modality} tokens of another origin, which cannot be "
+                "compared: import all items at once, or into a new store"
+            )
 
 
 def _digest(path: Path, modality: Modality) -> str:

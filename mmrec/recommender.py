@@ -70,7 +70,8 @@ class Recommender:
     ) -> Recommender:
         """Fit item and user vectors to interactions; without any, a fusion to the content alone.
 
-        `validation` chooses the epoch and is never trained on; without it training runs for its `max_epochs`.
+        `validation` chooses the epoch and is never trained on; users that training does not know do not count in it.
+        Without it training runs for its `max_epochs`.
 
         Raises `ModelError` for a configuration, interactions or features that cannot be fitted, and `InteractionError`
         for files that cannot be read, items that the store does not hold, and validation present in training.

@@ -162,6 +162,7 @@ class TestTraining:
         material = make_material()
         trainer, learners = make_trainer(panel, material)
         lessons = Lessons(material, None, 8, 0)
+        trainer.fit_fusion(lessons)
         losses = [trainer.run_epoch(lessons, epoch) for epoch in range(4)]
         assert losses[-1] < losses[0]
         new = load_panel(load_preset(adapting._write(tmp_path, panel, learners)), device="cpu", precision="float32")
@@ -202,7 +203,7 @@ class TestTraining:
             else:
                 chosen = trainer._choose(batch.rows)
                 vectors = {m: adapting_vectors(panel, m, own) for m, own in chosen.items()}
-                trainer._loss(*adapting._padded(vectors, chosen, len(batch.rows)), batch).backward()
+                trainer._loss(adapting._padded(vectors, chosen, len(batch.rows)), batch).backward()
         return {
             f"{m} {name}": p.grad
             for m, learner in learners.items()
@@ -216,6 +217,7 @@ class TestTraining:
             material = make_material()
             trainer, _ = make_trainer(panel, material, seed)
             lessons = Lessons(material, None, 4, seed)
+            trainer.fit_fusion(lessons)
             return [trainer.run_epoch(lessons, epoch) for epoch in range(2)]
 
         assert losses(0) == losses(0) != losses(1)

@@ -18,9 +18,17 @@ from planted import KINDS, item_ids, kind_of, planted, watched, write_csv
 from mmrec.cli import main
 from mmrec.recommender import Recommender
 
-SETTINGS = (
-    "dim: 16\nnum_heads: 2\nmax_epochs: 5\nbatch_size: 64\nneighbours: 3\nlearning_rate: 0.02\ninput_dropout: 0.1\n"
-)
+pytestmark = pytest.mark.usefixtures("one_thread")
+SETTINGS = """
+dim: 16
+num_heads: 2
+max_epochs: 5
+batch_size: 64
+neighbours: 3
+learning_rate: 0.02
+input_dropout: 0.1
+"""
+FILES = {"train": "train.csv", "validation": "validation.csv", "config": "fit.yaml"}
 COLD = [f"{kind}-09" for kind in KINDS]
 
 
@@ -31,9 +39,7 @@ class Work:
     folder: Path
 
     def __getattr__(self, name: str) -> Path:
-        return self.folder / {"train": "train.csv", "validation": "validation.csv", "config": "fit.yaml"}.get(
-            name, name
-        )
+        return self.folder / FILES.get(name, name)
 
 
 class Run:
@@ -216,6 +222,7 @@ def test_recommend_for_all_as_parquet(run: Any, work: Work, tmp_path: Path, monk
     monkeypatch.setattr("mmrec.cli.models.USERS_AT_ONCE", 7)
     answer = run("recommend", "--model", work.model, "--all", "--k", 40, "--out", tmp_path / "all.parquet")
     assert answer.status == 0 and "80 users" in answer.err
+    assert pq.read_metadata(tmp_path / "all.parquet").num_row_groups == 12  # of seven users, not of one
     rows = pq.read_table(tmp_path / "all.parquet").to_pylist()
     model = Recommender.load(work.model)
     assert len(rows) == 80 * 36  # four items are seen already, their places stay out
@@ -310,7 +317,7 @@ def test_a_process_prints_its_answer_alone_and_exits(work: Work, tmp_path: Path)
     words = ["fit", "--store", work.store, "--interactions", work.train, "--model", tmp_path / "model",
              "--config", work.config, "--json"]  # fmt: skip
     command = [sys.executable, "-m", "mmrec", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert done.returncode == 0 and json.loads(done.stdout)["epochs"] == 5
     assert done.stderr == ""

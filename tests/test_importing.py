@@ -96,13 +96,18 @@ def test_importing_again_replaces(items: Path, tmp_path: Path) -> None:
     assert stored(store)["a"].tokens["visual"].vectors_TD.tolist() == [[2.0] * 6]
 
 
-def test_another_file_for_a_part_of_the_items_is_not_mixed_in_silence(items: Path, tmp_path: Path) -> None:
-    import_features(items, tmp_path / "store", {"visual": save(tmp_path / "v.npy", np.ones((3, 4)))})
-    part = tmp_path / "part.csv"
-    part.write_text("item_id\na\n")
-    import_features(part, tmp_path / "store", {"visual": save(tmp_path / "w.npy", np.ones((1, 4)) * 2)})
-    with pytest.raises(StoreError, match="2 encoders"):
-        FeatureStore(tmp_path / "store").fingerprints()
+def test_features_that_cannot_be_compared_are_not_mixed(items: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    import_features(items, store, {"visual": save(tmp_path / "v.npy", np.ones((3, 4)))})
+    before = FeatureStore(store).fingerprints()
+    for name in ("a", "new"):
+        part = tmp_path / "part.csv"
+        part.write_text(f"item_id\n{name}\n")
+        with pytest.raises(StoreError, match="visual tokens of another origin"):
+            import_features(part, store, {"visual": save(tmp_path / "w.npy", np.ones((1, 4)) * 2)})
+    assert FeatureStore(store).fingerprints() == before and len(FeatureStore(store)) == 3
+    import_features(part, store, {"audio": tmp_path / "w.npy"})
+    assert set(FeatureStore(store).fingerprints()) == {"visual", "audio"} and len(FeatureStore(store)) == 4
 
 
 def test_one_file_for_two_modalities(items: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mmrec.interactions import make_interactions
 from mmrec.recommender import Recommender
 from mmrec.store import FeatureStore
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TOWER = {"tower.json", "tower.safetensors"}
 FILES = {"model.json", *TOWER, "items.safetensors", "items.parquet", "interactions.parquet"}
 

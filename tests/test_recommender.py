@@ -37,6 +37,7 @@ from mmrec.ranker import RankingError
 from mmrec.recommender import Recommender
 from mmrec.store import FeatureStore
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 COLD = [f"{kind}-09" for kind in KINDS]
 MUTE, EMPTY = "rain-05", "chess-05"
 
@@ -592,9 +593,7 @@ def test_evaluation_of_content_alone(content: Recommender, pairs: tuple[Interact
 
 
 @pytest.mark.parametrize("without", [(), ("visual",), ("audio",), ("text",)])
-def test_sample_catalog_beats_popularity_without_any_one_modality(
-    without: tuple[Modality, ...], tmp_path: Path
-) -> None:
+def test_sample_catalog_beats_popularity(without: tuple[Modality, ...], tmp_path: Path) -> None:
     store, catalog = write_sample_store(tmp_path, without=without)
     model = Recommender.fit(store, catalog / "interactions.csv", hardware=QUIET)
     recall = model.evaluate(catalog / "interactions_validation.csv", ks=[5])["recall@5"]

@@ -24,6 +24,7 @@ from mmrec.recommender import Recommender
 from mmrec.store import FeatureStore
 from mmrec.users import recency_weights
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DAY = 86_400.0
 WORDS = {
     "piano": ("slow piano music", "calm piano sonata", "piano and rain", "quiet piano evening", "piano nocturne"),

@@ -22,7 +22,7 @@ def add_adapt_command(commands: Any) -> None:
         "--train", choices=["adapters", "all"], default="adapters", help="LoRA, or all weights (default: adapters)"
     )
     adapt.add_argument("--rank", type=int, default=8, help="of the adapters (default: 8)")
-    adapt.add_argument("--epochs", type=int, default=5, help="(default: 5)")
+    adapt.add_argument("--epochs", type=int, default=10, help="(default: 10)")
     adapt.add_argument("--batch-size", type=int, default=32, metavar="N", help="items told apart (default: 32)")
     adapt.add_argument("--learning-rate", type=float, metavar="RATE", help="(default: 5e-4, or 2e-5 for all weights)")
     adapt.add_argument("--seed", type=int, default=0, help="(default: 0)")

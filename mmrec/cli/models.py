@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,13 +189,15 @@ def _write_lists(path: Path, lists: Iterator[tuple[str, Any, Any]]) -> int:
     count = 0
     try:
         with pq.ParquetWriter(path, schema) as writer:
-            for user, ids, scores in lists:
-                there = ids != ""
-                ranks = range(1, int(there.sum()) + 1)
-                writer.write_table(
-                    pa.table([[user] * len(ranks), list(ranks), list(ids[there]), scores[there]], schema=schema)
-                )
-                count += 1
+            while block := list(islice(lists, USERS_AT_ONCE)):
+                places = [
+                    {"user_id": user, "rank": rank, "item_id": item_id, "score": score}
+                    for user, ids, scores in block
+                    for rank, (item_id, score) in enumerate(zip(ids, scores, strict=True), start=1)
+                    if item_id
+                ]
+                writer.write_table(pa.Table.from_pylist(places, schema=schema))
+                count += len(block)
     except OSError as error:
         raise ModelError(f"{path} cannot be written: {error.strerror or error}") from None
     return count
