@@ -28,7 +28,7 @@ from encoders.base import EncoderError as LoadError
 from encoders.tuning import Tunable, add_adapter, save_adapter
 from fusion.attention import CrossModalFusion
 from fusion.objectives import full_softmax, modality_alignment
-from fusion.tower import TokenTable
+from fusion.token_table import TokenTable
 from mmrec.catalog import read_catalog
 from mmrec.decoding import DecodeLimits
 from mmrec.errors import EncoderError, MMRecError
