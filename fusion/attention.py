@@ -270,7 +270,7 @@ class MeanFusion(Fusion):
     def _fuse(self, parts: dict[str, Tensor], masks: dict[str, Tensor], own: dict[str, Tensor], details: bool) -> Fused:
         gates = {m: torch.zeros_like(part_BTD[..., 0]) for m, part_BTD in parts.items()}
         shares = dict.fromkeys(parts, torch.zeros((), device=next(iter(parts.values())).device))
-        return _pool(parts, masks, own, gates, shares, len(self.widths))
+        return _pool(parts, masks, own, gates, shares)
 
 
 class GatedFusion(Fusion):
@@ -286,7 +286,7 @@ class GatedFusion(Fusion):
     def _fuse(self, parts: dict[str, Tensor], masks: dict[str, Tensor], own: dict[str, Tensor], details: bool) -> Fused:
         gates = {m: self.token_gate(part_BTD).squeeze(-1) for m, part_BTD in parts.items()}
         shares = {m: self.modality_gate(_masked_mean(parts[m], masks[m])) for m in parts}
-        return _pool(parts, masks, own, gates, shares, len(self.widths))
+        return _pool(parts, masks, own, gates, shares)
 
 
 class CrossModalFusion(GatedFusion):
@@ -373,17 +373,13 @@ def _pool(
     own: dict[str, Tensor],
     gates: dict[str, Tensor],
     shares: dict[str, Tensor],
-    num_modalities: int,
 ) -> Fused:
-    """Weighs tokens by `gates` (B, T) within their modality and modalities by `shares` (B, 1), and sums them up.
-
-    The weights of an item sum to `num_modalities`, also where it lacks some, so that the sum is as long as any other.
-    """
+    """Weighs tokens by `gates` (B, T) within their modality and modalities by `shares` (B, 1), and sums them up."""
     there_BM = torch.stack([mask_BT.any(1) for mask_BT in masks.values()], dim=1)
     shares_BM = torch.cat([shares[m].expand(len(there_BM), 1) for m in parts], dim=1)
     modality_weights_BM = _masked_softmax(shares_BM, there_BM)
     weights = {m: _masked_softmax(gates[m], masks[m]) * modality_weights_BM[:, [k]] for k, m in enumerate(parts)}
-    pooled_BD = num_modalities * torch.stack([(weights[m].unsqueeze(1) @ parts[m]).squeeze(1) for m in parts]).sum(0)
+    pooled_BD = torch.stack([(weights[m].unsqueeze(1) @ parts[m]).squeeze(1) for m in parts]).sum(0)
     ends = torch.tensor([part_BTD.shape[1] for part_BTD in parts.values()]).cumsum(0).tolist()
     spans = {m: slice(end - parts[m].shape[1], end) for m, end in zip(parts, ends, strict=True)}
     return Fused(F.normalize(pooled_BD, dim=-1), pooled_BD, own, weights, spans)
