@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmrec.adapting import adapt
     from mmrec.catalog import Catalog, Item, read_catalog
     from mmrec.embedding import EmbedReport, embed
     from mmrec.errors import CatalogError, EncoderError, MMRecError, ModelError, Problem, Reason, StoreError
@@ -44,6 +45,7 @@ _HOMES = {
     "Status": "features",
     "StoreError": "errors",
     "Tokens": "features",
+    "adapt": "adapting",
     "embed": "embedding",
     "import_features": "importing",
     "load_preset": "presets",

@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
@@ -221,9 +222,17 @@ def _joined(pictures: DecodedMedia, sound: DecodedMedia) -> DecodedMedia:
 
 
 def _start_worker(parent: int, memory_bytes: int) -> None:
-    _limit(resource.RLIMIT_AS, memory_bytes)
+    _limit(resource.RLIMIT_AS, _address_space() + memory_bytes)
     _limit(resource.RLIMIT_CORE, 0)
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+
+
+def _address_space() -> int:
+    """What this process has mapped before any decoding: a script that imports much takes its part into every worker."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _limit(kind: int, value: int) -> None:

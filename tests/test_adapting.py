@@ -94,18 +94,20 @@ def make_trainer(panel, material, seed=0, **options):
 def adapted(catalog, preset, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "adapted"
     seen = []
-    report = adapt(
-        catalog,
-        preset=preset,
-        out=out,
-        interactions=catalog.parent / "interactions.csv",
-        epochs=6,
-        rank=2,
-        learning_rate=5e-3,
-        device="cpu",
-        limits=ONE_WORKER,
-        progress=lambda epoch, loss: seen.append((epoch, loss)),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapting, "FUSION_EPOCHS", 0)  # so that there is more left to learn
+        report = adapt(
+            catalog,
+            preset=preset,
+            out=out,
+            interactions=catalog.parent / "interactions.csv",
+            epochs=6,
+            rank=2,
+            learning_rate=5e-3,
+            device="cpu",
+            limits=ONE_WORKER,
+            progress=lambda epoch, loss: seen.append((epoch, loss)),
+        )
     assert seen == list(enumerate(report.losses, start=1))
     return out, report
 
@@ -163,12 +165,24 @@ class TestTraining:
         trainer, learners = make_trainer(panel, material)
         lessons = Lessons(material, None, 8, 0)
         trainer.fit_fusion(lessons)
-        losses = [trainer.run_epoch(lessons, epoch) for epoch in range(4)]
-        assert losses[-1] < losses[0]
+        for epoch in range(4):
+            trainer.run_epoch(lessons, epoch)
         new = load_panel(load_preset(adapting._write(tmp_path, panel, learners)), device="cpu", precision="float32")
         for modality, encoder in panel.encoders.items():
             batch = adapting._stacked(material.parts[modality][1].data)
             torch.testing.assert_close(new.encoders[modality].encode(batch), encoder.encode(batch), atol=1e-4, rtol=0)
+
+    def test_the_encoders_learn(self, panel, monkeypatch):
+        """Beside a fusion that stays as it is."""
+        monkeypatch.setattr(adapting, "FUSION_EPOCHS", 2)
+        material = make_material(6)
+        trainer, _ = make_trainer(panel, material, learning_rate=1e-3)
+        lessons = Lessons(material, None, 6, 0)
+        trainer.fit_fusion(lessons)
+        trainer._fusion.eval()
+        trainer._optimizer.param_groups[1]["lr"] = 0.0
+        losses = [trainer.run_epoch(lessons, epoch) for epoch in range(12)]
+        assert losses[-1] < 0.8 * losses[0], losses
 
     def test_the_gradient_is_that_of_one_pass(self, panel, monkeypatch):
         """Whatever goes through the encoders at once: the same weights after a step as by plain backpropagation."""

@@ -150,7 +150,7 @@ def test_a_decoder_that_hangs_is_stopped(misbehaving: Callable[[str], Path], cli
 
 
 def test_a_picture_too_large_for_the_memory_limit(tmp_path: Path, clips: list[Path]) -> None:
-    large = write_image(tmp_path / "large.png", size=(11_000, 11_000))
+    large = write_image(tmp_path / "large.png", size=(9_500, 9_500), pix_fmt="rgb48be")
     found = decode([task(large), task(clips[0])], memory_bytes=2**29)
     problem = found[str(large)].visual_problem
     assert problem is not None and problem.reason is Reason.OUT_OF_MEMORY
@@ -282,3 +282,31 @@ def test_workers_killed_while_they_wait_are_replaced(clips: list[Path]) -> None:
                 child.kill()
             time.sleep(1.0)
     assert sorted(names) == sorted(str(path) for path in clips)
+
+
+def test_a_script_that_imports_much_leaves_its_workers_their_memory(clips: list[Path], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import mmap
+            reserved = mmap.mmap(-1, 3 * 2**30)  # as large libraries do at their import
+
+            from mmrec.media import decode_media
+            from mmrec.decoding import DecodeLimits, decode_items
+            from mmrec.catalog import Item
+            from mmrec.sampling import FramePlan, FrameSampling
+            from pathlib import Path
+            from types import SimpleNamespace
+
+            if __name__ == "__main__":
+                plan = FramePlan(sampling=FrameSampling(count=2), height=24, width=32)
+                task = SimpleNamespace(item=Item(item_id="a", media=Path({str(clips[0])!r})))
+                ((_, media),) = decode_items([task], plan, None, DecodeLimits(workers=1, memory_bytes=2**30))
+                print(media.visual_problem)
+            """
+        ),
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "None"
