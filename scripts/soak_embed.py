@@ -51,12 +51,13 @@ def main() -> int:
     calm = Job([*command, str(arguments.out / "calm")], arguments.hang_after)
     reports = [calm.finish()]
     peaks: list[int] = []
-    orphans = 0
+    orphans = failures = 0
     for kill in range(arguments.kills):
         job = Job([*command, str(arguments.out / "killed")], arguments.hang_after)
         job.kill_at_work(rng.uniform(0.0, 20.0))
         peaks.append(job.peak_kib)
         orphans += job.orphans()
+        failures += job.failed
         say(f"kill {kill + 1}: {count_rows(arguments.out / 'killed')} rows after it")
     last = Job([*command, str(arguments.out / "killed")], arguments.hang_after)
     reports.append(last.finish())
@@ -67,11 +68,12 @@ def main() -> int:
         "kills": arguments.kills,
         "hangs": sum(report is None for report in reports),
         "orphans": orphans,
+        "failed_runs": failures,
         "peak_mib": {"calm": calm.peak_kib // 1024, "killed": [peak // 1024 for peak in peaks]},
         "calm_report": reports[0],
     }
     print(json.dumps(result))
-    clean = ("lost_rows", "duplicated_rows", "different_rows", "hangs", "orphans")
+    clean = ("lost_rows", "duplicated_rows", "different_rows", "hangs", "orphans", "failed_runs")
     return int(any(result[name] for name in clean))
 
 
@@ -113,6 +115,7 @@ class Job:
         self._hang_after = hang_after
         self._children: set[int] = set()
         self.peak_kib = 0
+        self.failed = False
 
     def finish(self) -> dict[str, Any] | None:
         """The report, or None where the run hung or failed."""
@@ -134,7 +137,7 @@ class Job:
         while self._process.poll() is None and time.monotonic() < end:
             self._watch()
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self.failed = self._process.wait() not in (0, -signal.SIGKILL)
 
     def orphans(self) -> int:
         """How many of its children live on, some seconds after its death."""
