@@ -182,7 +182,7 @@ class TestTraining:
         trainer._fusion.eval()
         trainer._optimizer.param_groups[1]["lr"] = 0.0
         losses = [trainer.run_epoch(lessons, epoch) for epoch in range(12)]
-        assert losses[-1] < 0.8 * losses[0], losses
+        assert losses[-1] < 0.9 * losses[0], losses
 
     def test_the_gradient_is_that_of_one_pass(self, panel, monkeypatch):
         """Whatever goes through the encoders at once: the same weights after a step as by plain backpropagation."""
