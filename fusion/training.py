@@ -15,22 +15,24 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import lightning as L
 import numpy as np
 import scipy.sparse as sp
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from fusion.attention import FUSIONS, Fusion
+from fusion.config import FitReport, FusionConfig, Hardware, TrainingError
+from fusion.examples import Batches, Examples, Rows
 from fusion.neighbours import ContentNeighbours
 from fusion.objectives import adversarial, bpr, full_softmax, in_batch_softmax, modality_alignment, sampled_binary
 from fusion.token_table import TokenTable
@@ -38,154 +40,16 @@ from fusion.tower import HybridTower, Items, user_vectors
 
 logger = logging.getLogger(__name__)
 
-Objective = Literal["full_softmax", "in_batch_softmax", "binary", "bpr"]
-Schedule = Literal["constant", "cosine"]
-Optimizer = Literal["adamw", "sgd"]
-
 COLD_QUANTILES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98)
 ALIGNMENT_ITEMS = 1024
 EVALUATION_K = 20
-
-
-class TrainingError(ValueError):
-    """A configuration, interactions or a loss that training cannot go on with; the message says what and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FusionConfig:
-    """What determines a fit, with defaults chosen on the validation splits of short-video data.
-
-    Fusion: `fusion` (a key of `FUSIONS`), `dim`, `num_heads`, and the shares dropped in training: `input_dropout` of
-    features, `attention_dropout`, `modality_dropout` of modalities.
-    Item and user vectors: `use_ids`, `id_dropout`, `smoothing` over `neighbours` content neighbours, `history_power`.
-    Objective: `objective`; `num_negatives` sampled per example for "binary" and "bpr"; `label_smoothing` for
-    "full_softmax"; `alignment_weight` and its `temperature`; `adversarial_weight` and its `adversarial_epsilon`.
-    Examples: users with more than `max_history` interactions are left out of training: they say little about any one
-    item and would drown the others; their vectors are made like everyone's. A share `shorten_history` of histories is
-    cut to one random item, for new users have short ones.
-    Optimisation: `optimizer`, `learning_rate`, `weight_decay`, `schedule` with `warmup_steps`, `gradient_clip` (an L2
-    norm), `ema_decay` of the averaged weights that are validated and kept (0: none), `batch_size`, `max_epochs`,
-    `patience` epochs without a better validation score, `seed`.
-    """
-
-    fusion: str = "attention"
-    dim: int = 64
-    num_heads: int = 4
-    input_dropout: float = 0.5
-    attention_dropout: float = 0.0
-    modality_dropout: float = 0.0
-    use_ids: bool = True
-    id_dropout: float = 0.1
-    smoothing: float = 0.5
-    neighbours: int = 10
-    history_power: float = 0.5
-    objective: Objective = "full_softmax"
-    num_negatives: int = 64
-    label_smoothing: float = 0.0
-    alignment_weight: float = 0.0
-    temperature: float = 0.07
-    adversarial_weight: float = 0.0
-    adversarial_epsilon: float = 0.5
-    max_history: int = 100
-    shorten_history: float = 0.2
-    optimizer: Optimizer = "adamw"
-    learning_rate: float = 5e-3
-    weight_decay: float = 1e-2
-    schedule: Schedule = "constant"
-    warmup_steps: int = 0
-    gradient_clip: float = 5.0
-    ema_decay: float = 0.97
-    batch_size: int = 1024
-    max_epochs: int = 25
-    patience: int = 6
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.fusion not in FUSIONS:
-            raise TrainingError(f"fusion {self.fusion!r} is not one of {sorted(FUSIONS)}")
-        for name, allowed in (("objective", Objective), ("schedule", Schedule), ("optimizer", Optimizer)):
-            if getattr(self, name) not in get_args(allowed):
-                raise TrainingError(f"{name} {getattr(self, name)!r} is not one of {list(get_args(allowed))}")
-        for name in (
-            "input_dropout",
-            "attention_dropout",
-            "modality_dropout",
-            "id_dropout",
-            "ema_decay",
-            "label_smoothing",
-        ):
-            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        for name in ("smoothing", "shorten_history", "history_power"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        for name in (
-            "dim",
-            "num_heads",
-            "neighbours",
-            "num_negatives",
-            "batch_size",
-            "max_epochs",
-            "patience",
-            "max_history",
-        ):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("learning_rate", "temperature"):
-            self._require(name, getattr(self, name) > 0, "above 0")
-        for name in ("weight_decay", "alignment_weight", "adversarial_weight", "adversarial_epsilon", "gradient_clip",
-                     "warmup_steps"):  # fmt: skip
-            self._require(name, getattr(self, name) >= 0, "at least 0")
-
-    def _require(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            raise TrainingError(f"{name} must be {rule}, got {getattr(self, name)}")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> FusionConfig:
-        """A configuration from a mapping, as of a YAML file; unknown names and values of another type raise."""
-        kinds = {f.name: type(f.default) for f in fields(cls)}
-        if unknown := sorted(set(values) - set(kinds)):
-            raise TrainingError(f"unknown settings {unknown}; known are {sorted(kinds)}")
-        for name, value in values.items():
-            wanted = (int, float) if kinds[name] is float else (kinds[name],)
-            if not isinstance(value, wanted) or (isinstance(value, bool) and kinds[name] is not bool):
-                raise TrainingError(f"{name} must be {kinds[name].__name__}, got {value!r}")
-        return cls(**values)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The effective settings, as `from_mapping` takes them."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hardware:
-    """Where and how a fit runs; nothing here is meant to change the result beyond rounding.
-
-    `device`, `num_devices`, `strategy` and `precision` are Lightning's; `folder` keeps logs and, until the fit is done,
-    a checkpoint from which the same fit of the same data goes on; without it nothing is written.
-    """
-
-    device: str = "cpu"
-    num_devices: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    folder: Path | None = None
-    progress: bool = True
-
-
-@dataclass(frozen=True)
-class FitReport:
-    """How a fit went. `metrics` are those of the weights that were kept; empty without validation."""
-
-    epochs: int
-    best_epoch: int
-    examples: int
-    seconds: float
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def fit_ranking(
     table: TokenTable,
     train_UI: sp.csr_array,
     *,
+    order_N: NDArray[np.integer] | None = None,
     validation_UI: sp.csr_array | None = None,
     config: FusionConfig | None = None,
     hardware: Hardware | None = None,
@@ -195,6 +59,8 @@ def fit_ranking(
     Args:
         table: tokens of all I items; items that nobody took are ranked by their content.
         train_UI: positive weights of who took what. Rows may be empty.
+        order_N: for each entry of `train_UI.data`, a number that ascends with time. Without it every interaction is
+            told from all the others of its user, whatever `config.targets` says.
         validation_UI: held-out interactions of the same users and items, disjoint from training. They choose the epoch
             and the bias of items that training does not know. Without them the fit runs for `max_epochs`.
 
@@ -208,7 +74,7 @@ def fit_ranking(
     config, hardware = config or FusionConfig(), hardware or Hardware()
     _check_interactions(table, train_UI, validation_UI)
     L.seed_everything(config.seed, verbose=False)
-    examples = _Examples(train_UI, config.max_history)
+    examples = Examples(train_UI, order_N, config.targets, config.max_history)
     fusion = _make_fusion(table, config)
     usual_U = np.diff(train_UI.indptr) <= config.max_history
     tower = HybridTower(
@@ -234,17 +100,23 @@ def fit_alignment(
 ) -> tuple[Fusion, FitReport]:
     """Fits a fusion from content alone: the modalities of an item are drawn to each other, and from other items'.
 
+    Where no two items have two modalities, two views of an item are, each with other features dropped (SimCSE, Gao et
+    al. 2021).
+
     Raises:
-        TrainingError: where fewer than two items have two modalities.
+        TrainingError: where fewer than two items have any token.
     """
     config, hardware = config or FusionConfig(), hardware or Hardware()
     L.seed_everything(config.seed, verbose=False)
-    several_I = torch.stack([mask_IT.any(1) for mask_IT in table.masks.values()]).sum(0) > 1
-    if int(several_I.sum()) < 2:
-        raise TrainingError(f"{int(several_I.sum())} items have more than one modality: alignment needs at least two")
+    num_modalities_I = torch.stack([mask_IT.any(1) for mask_IT in table.masks.values()]).sum(0)
     fusion = _make_fusion(table, config)
-    rows = several_I.nonzero().flatten()
-    report = _run(_AlignmentTask(fusion, table, config), _Rows(rows), config, hardware)
+    task: _Task = _AlignmentTask(fusion, table, config)
+    rows = (num_modalities_I > 1).nonzero().flatten()
+    if len(rows) < 2:
+        task, rows = _ViewsTask(fusion, table, config), num_modalities_I.nonzero().flatten()
+    if len(rows) < 2:
+        raise TrainingError(f"{len(rows)} of {len(table)} items have content: a fit needs at least two")
+    report = _run(task, Rows(rows), config, hardware)
     return fusion.eval(), report
 
 
@@ -275,76 +147,6 @@ def _check_interactions(table: TokenTable, train_UI: sp.csr_array, validation_UI
         raise TrainingError("validation is empty: leave it out to train for a fixed number of epochs")
     if leaked := (train_UI.astype(bool).multiply(validation_UI.astype(bool))).nnz:
         raise TrainingError(f"{leaked} of {validation_UI.nnz} validation interactions are present in training")
-
-
-class _Examples(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Every interaction of a user with at least one other: the target, and the rest as history.
-
-    An index is a batch: histories `(B, H)`, their weights `(B, H)` (zero at the target and beyond the end), and targets
-    `(B,)`.
-    """
-
-    def __init__(self, train_UI: sp.csr_array, max_history: int) -> None:
-        degrees_U = np.diff(train_UI.indptr)
-        users = np.flatnonzero((degrees_U > 1) & (degrees_U <= max_history))
-        if not len(users):
-            raise TrainingError(f"no user has between 2 and {max_history} interactions: there is nothing to learn from")
-        degrees, longest = degrees_U[users], int(degrees_U[users].max())
-        self.users_N = np.repeat(np.arange(len(users)), degrees)
-        starts = np.repeat(np.cumsum(degrees) - degrees, degrees)
-        self.positions_N = np.arange(len(self.users_N)) - starts
-        source_N = np.repeat(train_UI.indptr[users], degrees) + self.positions_N
-        self.items_N = train_UI.indices[source_N].astype(np.int64)
-        histories_UH, weights_UH = (
-            np.zeros((len(users), longest), np.int64),
-            np.zeros((len(users), longest), np.float32),
-        )
-        histories_UH[self.users_N, self.positions_N] = self.items_N
-        weights_UH[self.users_N, self.positions_N] = train_UI.data[source_N]
-        self.histories_UH, self.weights_UH = torch.from_numpy(histories_UH), torch.from_numpy(weights_UH)
-
-    def __len__(self) -> int:
-        return len(self.items_N)
-
-    def __deepcopy__(self, memo: object) -> _Examples:
-        return self
-
-    def __getitem__(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        users = self.users_N[rows]
-        weights_BH = self.weights_UH[users].clone()
-        weights_BH[torch.arange(len(rows)), torch.from_numpy(self.positions_N[rows])] = 0
-        return self.histories_UH[users], weights_BH, torch.from_numpy(self.items_N[rows])
-
-
-class _Rows(Dataset[Tensor]):
-    """Item rows; an index is a batch."""
-
-    def __init__(self, rows: Tensor) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: np.ndarray) -> Tensor:
-        return self.rows[torch.from_numpy(index)]
-
-
-class _Batches(Sampler[np.ndarray]):
-    """Shuffled batches of indices, another order in every epoch, the same in every run with the same seed."""
-
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
-
-    def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of each epoch, also after a resume."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
-        return iter(np.array_split(order, len(self)))
 
 
 class _Task(L.LightningModule):
@@ -401,14 +203,14 @@ class _RankingTask(_Task):
         self,
         tower: HybridTower,
         table: TokenTable,
-        examples: _Examples,
+        examples: Examples,
         config: FusionConfig,
         validation_UI: sp.csr_array | None,
         train_UI: sp.csr_array,
     ) -> None:
         super().__init__(table, config)
         self.tower = tower
-        self.train_UI, self.validation_UI = train_UI, validation_UI
+        self.examples, self.train_UI, self.validation_UI = examples, train_UI, validation_UI
         self.holdout = None if validation_UI is None else _Holdout(train_UI, validation_UI)
         self.log_popularity_I = torch.from_numpy(
             np.log(np.maximum(np.bincount(examples.items_N, minlength=len(table)), 0.5) / len(examples))
@@ -418,6 +220,7 @@ class _RankingTask(_Task):
 
     def data(self) -> Iterator[NDArray[Any]]:
         yield from super().data()
+        yield from self.examples.data()
         for taken_UI in (self.train_UI, self.validation_UI):
             if taken_UI is not None:
                 yield from (taken_UI.indptr, taken_UI.indices, taken_UI.data)
@@ -426,9 +229,9 @@ class _RankingTask(_Task):
         for name in ("table", "log_popularity_I", "offered", "place_I"):
             setattr(self, name, getattr(self, name).to(self.device))
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
-        histories_BH, weights_BH, targets_B = batch
-        seen = weights_BH.nonzero(as_tuple=True)
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
+        histories_BH, weights_BH, others_BH, targets_B = batch
+        seen = others_BH.nonzero(as_tuple=True)
         hidden = (seen[0], self.place_I[histories_BH[seen]])
         weights_BH = self._shorten(weights_BH)
 
@@ -482,8 +285,8 @@ class _RankingTask(_Task):
         return modality_alignment(vectors, there, self.config.temperature)
 
     def val_dataloader(self) -> Any:
-        return [] if self.holdout is None else DataLoader(_Rows(torch.zeros(1, dtype=torch.long)), batch_size=None,
-                                                          sampler=_Batches(1, 1, 0))  # fmt: skip
+        return [] if self.holdout is None else DataLoader(Rows(torch.zeros(1, dtype=torch.long)), batch_size=None,
+                                                          sampler=Batches(1, 1, 0))  # fmt: skip
 
     def validation_step(self, batch: Tensor, batch_index: int) -> dict[str, float]:
         metrics = self._evaluate()
@@ -526,6 +329,13 @@ class _AlignmentTask(_Task):
         vectors = {**fused.modality_vectors, "": fused.vectors_BD}
         there = {**{m: mask_BT.any(1) for m, mask_BT in items.masks.items()}, "": items.there_I}
         return self._checked(modality_alignment(vectors, there, self.config.temperature))
+
+
+class _ViewsTask(_AlignmentTask):
+    def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
+        items = self.table.select(rows.cpu()).to(self.device)
+        views = {str(k): self.fusion(items.tokens, items.masks, items.times).vectors_BD for k in range(2)}
+        return self._checked(modality_alignment(views, dict.fromkeys(views, items.there_I), self.config.temperature))
 
 
 class _Holdout:
@@ -571,11 +381,14 @@ class _Holdout:
 def _run(task: _Task, dataset: Dataset[Any], config: FusionConfig, hardware: Hardware) -> FitReport:
     started = time.monotonic()
     size = len(dataset)  # type: ignore[arg-type]
-    loader = DataLoader(dataset, batch_size=None, sampler=_Batches(size, config.batch_size, config.seed))
+    loader = DataLoader(dataset, batch_size=None, sampler=Batches(size, config.batch_size, config.seed))
     validated = getattr(task, "holdout", None) is not None
     best = _BestWeights() if validated else None
     checkpoint = _checkpoint(task, config, hardware)
-    trainer = _make_trainer(config, hardware, best, checkpoint)
+    try:
+        trainer = _make_trainer(config, hardware, best, checkpoint)
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise TrainingError(str(error)) from error
     resumed = checkpoint is not None and checkpoint.exists()
     logger.info("fitting %d examples on %s%s", size, hardware.device, ", resumed" if resumed else "")
     trainer.fit(task, loader, ckpt_path=checkpoint if resumed else None, weights_only=False)
@@ -638,6 +451,8 @@ def _make_trainer(
     loggers: list[Logger] = []
     if hardware.folder is not None:
         loggers = [CSVLogger(hardware.folder, "logs", "csv"), TensorBoardLogger(hardware.folder, "logs", "tensorboard")]
+    if hardware.wandb_project is not None:
+        loggers.append(WandbLogger(project=hardware.wandb_project))
     if checkpoint is not None:
         callbacks.append(ModelCheckpoint(checkpoint.parent, checkpoint.stem, enable_version_counter=False))
     return L.Trainer(

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
 from fusion.attention import FusionError
+from fusion.config import FitReport, FusionConfig, Hardware, TrainingError
 from fusion.token_table import TokenTable
 from fusion.tower import ContentTower, Tower
-from fusion.training import FitReport, FusionConfig, Hardware, TrainingError, fit_alignment, fit_ranking
 from mmrec.errors import ModelError
 from mmrec.interactions import InteractionError, Interactions, align, check_no_leak, read_interactions
 from mmrec.model_files import ModelFiles
@@ -73,7 +72,7 @@ def fit_files(
         raise ModelError("validation was given without interactions to fit")
     try:
         tower, report = _fit_tower(table, train, held_out, config, hardware)
-    except (TrainingError, FusionError, MisconfigurationException) as error:
+    except (TrainingError, FusionError) as error:
         raise ModelError(str(error)) from error
     with torch.no_grad():
         items = tower(table)
@@ -113,17 +112,27 @@ def _fit_tower(
     config: RecommenderConfig,
     hardware: Hardware | None,
 ) -> tuple[Tower, FitReport]:
+    from fusion.training import fit_alignment, fit_ranking  # Lightning takes seconds to import
+
     if train is None:
         fusion, report = fit_alignment(table, config=config.fusion, hardware=hardware)
         return ContentTower(fusion).eval(), report
     train_UI = train.matrix()
-    train_UI.data = recency_weights(train, config.half_life_days)[np.lexsort((train.item_rows, train.user_rows))]
+    place_N = np.lexsort((train.item_rows, train.user_rows))  # of the matrix's entries among the interactions
+    train_UI.data = recency_weights(train, config.half_life_days)[place_N]
     validation_UI = None
     if held_out is not None:
         check_no_leak(train, held_out)
         validation_UI = align(held_out, user_ids=train.user_ids, item_ids=train.item_ids).matrix()
         validation_UI = sp.csr_array(validation_UI[: len(train.user_ids)])
-    return fit_ranking(table, train_UI, validation_UI=validation_UI, config=config.fusion, hardware=hardware)
+    return fit_ranking(
+        table,
+        train_UI,
+        order_N=train.order()[place_N],
+        validation_UI=validation_UI,
+        config=config.fusion,
+        hardware=hardware,
+    )
 
 
 def _offered(train: Interactions | None, num_items: int) -> NDArray[np.bool_]:

@@ -75,6 +75,13 @@ class Interactions:
         matrix.sort_indices()
         return matrix
 
+    def order(self) -> Rows:
+        """The place of each interaction in time `(N,)`: by timestamp; equal or unknown times by row, as in a log."""
+        times_N = np.zeros(len(self)) if self.timestamps is None else self.timestamps
+        places_N = np.empty(len(self), np.int64)
+        places_N[np.argsort(times_N, kind="stable")] = np.arange(len(self))
+        return places_N
+
     def select(self, chosen: NDArray[np.bool_] | Rows) -> Interactions:
         """The chosen interactions, with the same id maps."""
         return Interactions(

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
+from fusion.config import FitReport
 from fusion.tower import Tower, load_tower
-from fusion.training import FitReport
 from mmrec.errors import MMRecError, ModelError
 from mmrec.interactions import Interactions
 from mmrec.store import EncoderRecord

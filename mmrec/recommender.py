@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from encoders.base import EncoderError as TextError
 from encoders.base import TextEncoder
 from encoders.text import clean_text
+from fusion.config import FitReport, Hardware
 from fusion.token_table import TokenTable
 from fusion.tower import Tower, user_vectors
-from fusion.training import FitReport, Hardware
 from mmrec.errors import EncoderError, ModelError
 from mmrec.fitting import RecommenderConfig, Source, catalog_rows, fit_files, read_known
 from mmrec.interactions import Interactions, align, check_no_leak

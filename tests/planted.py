@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.base import load_encoder
-from fusion.training import FusionConfig, Hardware
+from fusion.config import FusionConfig, Hardware
 from mmrec import sample
 from mmrec.catalog import Item, read_catalog
 from mmrec.features import Features, Modality, Tokens

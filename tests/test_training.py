@@ -13,8 +13,9 @@ import scipy.sparse as sp
 import torch
 
 from fusion.attention import FUSIONS, FusionError
+from fusion.config import FusionConfig, Hardware, TrainingError
 from fusion.token_table import TokenTable
-from fusion.training import FusionConfig, Hardware, TrainingError, fit_alignment, fit_ranking
+from fusion.training import fit_alignment, fit_ranking
 
 NUM_GROUPS, NUM_ITEMS, NUM_USERS = 4, 40, 200
 QUIET = Hardware(progress=False)

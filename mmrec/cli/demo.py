@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import csv
-import logging
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command
+from mmrec.cli.output import add_command, quiet_lightning
 from mmrec.cli.stores import print_report, run_embed
 
 if TYPE_CHECKING:
@@ -57,12 +56,11 @@ def _say(message: str) -> None:
 
 
 def _fit(folder: Path) -> Recommender:
-    from fusion.training import Hardware
+    from fusion.config import Hardware
     from mmrec.recommender import Recommender
     from mmrec.store import FeatureStore
 
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_lightning()
     model = Recommender.fit(
         FeatureStore(folder / "store"),
         folder / "catalog" / "interactions.csv",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_model, add_store, share
+from mmrec.cli.output import add_command, add_json, add_model, add_store, quiet_lightning, share
 from mmrec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ def add_model_commands(commands: Any) -> None:
     fit.add_argument(
         "--logs", type=Path, metavar="DIR", help="keep logs and checkpoints; go on from them if interrupted"
     )
+    fit.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases, if installed")
     add_json(fit)
 
     evaluate = add_command(commands, "evaluate", _evaluate, "judge a model by held-out interactions")
@@ -67,17 +67,18 @@ def add_model_commands(commands: Any) -> None:
 def _fit(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from fusion.training import Hardware
+    from fusion.config import Hardware
     from mmrec.fitting import RecommenderConfig
     from mmrec.recommender import Recommender
     from mmrec.store import FeatureStore
 
-    for name in ("lightning.pytorch", "lightning.fabric"):  # they announce what hardware they did not find
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_lightning()
     config = RecommenderConfig.from_mapping(_read_settings(arguments.config))
     if arguments.seed is not None:
         config = replace(config, fusion=replace(config.fusion, seed=arguments.seed))
-    hardware = Hardware(device=arguments.device, folder=arguments.logs, progress=sys.stderr.isatty())
+    hardware = Hardware(
+        device=arguments.device, folder=arguments.logs, wandb_project=arguments.wandb, progress=sys.stderr.isatty()
+    )
     model = Recommender.fit(
         FeatureStore(arguments.store),
         arguments.interactions,

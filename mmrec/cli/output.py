@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import signal
 import sys
@@ -55,6 +56,14 @@ def positive(text: str) -> float:
 def fail(message: str) -> int:
     print(f"mmrec: error: {' '.join(message.splitlines())}", file=sys.stderr)
     return 1
+
+
+def quiet_lightning() -> None:
+    """Lightning announces what hardware it did not find; it sets its own levels when it is imported."""
+    import lightning.pytorch  # noqa: F401
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
