@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmrec.errors import CatalogError, EncoderError, MMRecError, ModelError, Problem, Reason, StoreError
     from mmrec.features import Features, Status, Tokens
     from mmrec.fitting import RecommenderConfig
+    from mmrec.hyperparameters import tune
     from mmrec.importing import import_features
     from mmrec.presets import Preset, load_preset
     from mmrec.recommender import Recommender
@@ -50,6 +51,7 @@ _HOMES = {
     "import_features": "importing",
     "load_preset": "presets",
     "read_catalog": "catalog",
+    "tune": "hyperparameters",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -57,6 +57,59 @@ class RecommenderConfig:
         return {"half_life_days": self.half_life_days, **self.fusion.to_mapping()}
 
 
+@dataclass(frozen=True)
+class FitData:
+    """What a fit reads: the tokens of all items of a store, in the order of `item_ids`, and who took what.
+
+    `train` and `held_out` index `item_ids`; the users of `train` come first in both.
+    """
+
+    item_ids: list[str]
+    table: TokenTable
+    train: Interactions | None
+    held_out: Interactions | None
+
+
+def read_fit_data(store: FeatureStore, interactions: Source | None, validation: Source | None) -> FitData:
+    """Arguments and errors as `Recommender.fit`."""
+    item_ids, table = read_tokens(store)
+    train = None if interactions is None else read_known(interactions, item_ids)
+    held_out = None if validation is None else read_known(validation, item_ids)
+    if train is None and held_out is not None:
+        raise ModelError("validation was given without interactions to fit")
+    if train is not None and held_out is not None:
+        check_no_leak(train, held_out)
+        held_out = align(held_out, user_ids=train.user_ids, item_ids=train.item_ids)
+    return FitData(item_ids, table, train, held_out)
+
+
+def fit_tower(data: FitData, config: RecommenderConfig, hardware: Hardware | None) -> tuple[Tower, FitReport]:
+    """Fit to interactions, or to content alone where there are none; `ModelError` where that cannot be done."""
+    from fusion.training import fit_alignment, fit_ranking  # Lightning takes seconds to import
+
+    train = data.train
+    try:
+        if train is None:
+            fusion, report = fit_alignment(data.table, config=config.fusion, hardware=hardware)
+            return ContentTower(fusion).eval(), report
+        place_N = np.lexsort((train.item_rows, train.user_rows))  # of the matrix's entries among the interactions
+        train_UI = train.matrix()
+        train_UI.data = recency_weights(train, config.half_life_days)[place_N]
+        validation_UI = None
+        if data.held_out is not None:
+            validation_UI = sp.csr_array(data.held_out.matrix()[: len(train.user_ids)])
+        return fit_ranking(
+            data.table,
+            train_UI,
+            order_N=train.order()[place_N],
+            validation_UI=validation_UI,
+            config=config.fusion,
+            hardware=hardware,
+        )
+    except (TrainingError, FusionError) as error:
+        raise ModelError(str(error)) from error
+
+
 def fit_files(
     store: FeatureStore,
     interactions: Source | None,
@@ -65,25 +118,18 @@ def fit_files(
     hardware: Hardware | None,
 ) -> tuple[ModelFiles, Tower]:
     """Fit, and give every item of the store its vector; arguments and errors as `Recommender.fit`."""
-    item_ids, table = read_tokens(store)
-    train = None if interactions is None else read_known(interactions, item_ids)
-    held_out = None if validation is None else read_known(validation, item_ids)
-    if train is None and held_out is not None:
-        raise ModelError("validation was given without interactions to fit")
-    try:
-        tower, report = _fit_tower(table, train, held_out, config, hardware)
-    except (TrainingError, FusionError) as error:
-        raise ModelError(str(error)) from error
+    data = read_fit_data(store, interactions, validation)
+    tower, report = fit_tower(data, config, hardware)
     with torch.no_grad():
-        items = tower(table)
+        items = tower(data.table)
     files = ModelFiles(
-        item_ids=item_ids,
-        catalog=catalog_rows(store, item_ids),
+        item_ids=data.item_ids,
+        catalog=catalog_rows(store, data.item_ids),
         vectors_ID=items.vectors_ID.numpy().astype(np.float32),
         bias_I=items.bias_I.numpy().astype(np.float32),
         base_ID=items.base_ID.numpy().astype(np.float32),
-        offered_I=_offered(train, len(item_ids)),
-        interactions=train,
+        offered_I=_offered(data.train, len(data.item_ids)),
+        interactions=data.train,
         encoders=_encoders(store),
         report=report,
     )
@@ -103,36 +149,6 @@ def read_known(source: Source, item_ids: Sequence[str]) -> Interactions:
             f"as {first!r}"
         )
     return replace(aligned, item_ids=tuple(item_ids))
-
-
-def _fit_tower(
-    table: TokenTable,
-    train: Interactions | None,
-    held_out: Interactions | None,
-    config: RecommenderConfig,
-    hardware: Hardware | None,
-) -> tuple[Tower, FitReport]:
-    from fusion.training import fit_alignment, fit_ranking  # Lightning takes seconds to import
-
-    if train is None:
-        fusion, report = fit_alignment(table, config=config.fusion, hardware=hardware)
-        return ContentTower(fusion).eval(), report
-    train_UI = train.matrix()
-    place_N = np.lexsort((train.item_rows, train.user_rows))  # of the matrix's entries among the interactions
-    train_UI.data = recency_weights(train, config.half_life_days)[place_N]
-    validation_UI = None
-    if held_out is not None:
-        check_no_leak(train, held_out)
-        validation_UI = align(held_out, user_ids=train.user_ids, item_ids=train.item_ids).matrix()
-        validation_UI = sp.csr_array(validation_UI[: len(train.user_ids)])
-    return fit_ranking(
-        table,
-        train_UI,
-        order_N=train.order()[place_N],
-        validation_UI=validation_UI,
-        config=config.fusion,
-        hardware=hardware,
-    )
 
 
 def _offered(train: Interactions | None, num_items: int) -> NDArray[np.bool_]:

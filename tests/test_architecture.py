@@ -28,7 +28,7 @@ HEAVY = (
 PUBLIC = {
     "Catalog", "CatalogError", "EmbedReport", "EncoderError", "FeatureStore", "Features", "Item", "MMRecError",
     "ModelError", "Preset", "Problem", "Reason", "Recommender", "RecommenderConfig", "Status", "StoreError", "Tokens",
-    "__version__", "adapt", "embed", "import_features", "load_preset", "read_catalog",
+    "__version__", "adapt", "embed", "import_features", "load_preset", "read_catalog", "tune",
 }  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def test_the_commands_in_order_answer_in_json(run: Any, work: Work, tmp_path: Pa
     fitted = run("fit", "--store", tmp_path / "store", "--interactions", work.train, "--validation", work.validation,
                  "--model", tmp_path / "model", "--config", work.config, "--json")  # fmt: skip
     assert fitted.status == 0, fitted.err
-    assert fitted.json["items"] == 40 and fitted.json["users"] == 80 and fitted.json["examples"] == 320
+    assert fitted.json["items"] == 40 and fitted.json["users"] == 80 and fitted.json["examples"] == 240
     assert 0 < fitted.json["metrics"]["val_recall@20"] <= 1
     judged = run("evaluate", "--model", tmp_path / "model", "--interactions", work.validation, "--k", 20, "--json")
     assert judged.status == 0

@@ -13,6 +13,7 @@ from mmrec.cli.demo import add_demo_command
 from mmrec.cli.models import add_model_commands
 from mmrec.cli.output import fail
 from mmrec.cli.stores import add_store_commands
+from mmrec.cli.tuning import add_tune_command
 from mmrec.errors import MMRecError
 
 
@@ -44,5 +45,6 @@ def _parser() -> argparse.ArgumentParser:
     add_demo_command(commands)
     add_store_commands(commands)
     add_model_commands(commands)
+    add_tune_command(commands)
     add_adapt_command(commands)
     return parser

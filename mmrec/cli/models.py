@@ -73,7 +73,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     from mmrec.store import FeatureStore
 
     quiet_lightning()
-    config = RecommenderConfig.from_mapping(_read_settings(arguments.config))
+    config = RecommenderConfig.from_mapping(read_settings(arguments.config))
     if arguments.seed is not None:
         config = replace(config, fusion=replace(config.fusion, seed=arguments.seed))
     hardware = Hardware(
@@ -97,7 +97,8 @@ def _fit(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read_settings(path: Path | None) -> dict[str, Any]:
+def read_settings(path: Path | None) -> dict[str, Any]:
+    """What a YAML file says; nothing without a file."""
     import yaml
 
     if path is None:

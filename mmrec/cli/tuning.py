@@ -1,0 +1,63 @@
+"""The command that searches settings."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmrec.cli.models import read_settings
+from mmrec.cli.output import add_command, add_json, add_store, quiet_lightning
+
+if TYPE_CHECKING:
+    from mmrec.hyperparameters import Trial
+
+
+def add_tune_command(commands: Any) -> None:
+    tune = add_command(commands, "tune", _tune, "search the settings that rank held-out interactions best")
+    add_store(tune)
+    tune.add_argument("--interactions", type=Path, required=True, metavar="FILE")
+    tune.add_argument(
+        "--validation", type=Path, required=True, metavar="FILE", help="held-out interactions to judge by"
+    )
+    tune.add_argument("--out", type=Path, required=True, metavar="DIR", help="the study; one that is there goes on")
+    tune.add_argument("--trials", type=int, default=30, help="in all, those of earlier runs included (default: 30)")
+    tune.add_argument("--config", type=Path, metavar="YAML", help="the settings that are not searched")
+    tune.add_argument("--space", type=Path, metavar="YAML", help="setting: [choices], or {low, high, log}")
+    tune.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda", "mps"], help="(default: cpu)")
+    add_json(tune)
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from fusion.config import Hardware
+    from mmrec.fitting import RecommenderConfig
+    from mmrec.hyperparameters import tune
+
+    quiet_lightning()
+    report = tune(
+        arguments.store,
+        arguments.interactions,
+        validation=arguments.validation,
+        folder=arguments.out,
+        trials=arguments.trials,
+        config=RecommenderConfig.from_mapping(read_settings(arguments.config)),
+        space=None if arguments.space is None else read_settings(arguments.space),
+        hardware=Hardware(device=arguments.device, progress=False),
+        on_trial=_show,
+    )
+    best = arguments.out / "best.yaml"
+    if arguments.json:
+        trials = [asdict(trial) for trial in report.trials]
+        print(json.dumps({"best_score": report.best_score, "best_config": str(best), "trials": trials}))
+    else:
+        print(f"best of {len(report.trials)} trials: {report.best_score:.4f}, in {best}")
+        print(f"next: mmrec fit --store {arguments.store} --config {best} ...")
+    return 0
+
+
+def _show(trial: Trial) -> None:
+    score = "could not be fitted" if trial.score is None else f"{trial.score:.4f}"
+    print(f"mmrec: trial {trial.number}: {score}  {json.dumps(trial.settings)}", file=sys.stderr)
