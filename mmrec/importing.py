@@ -23,11 +23,15 @@ def import_features(
     items: str | os.PathLike[str],
     store: str | os.PathLike[str],
     features: Mapping[Modality, str | os.PathLike[str]],
+    *,
+    origin: str | None = None,
 ) -> int:
     """Write one row per item of the manifest `items`; row k of each `.npy` file belongs to its row k.
 
     A file holds `(I, D)`, one token per item, or `(I, T, D)`, T tokens; a token that is not finite is left out.
-    Items that the store holds already are replaced. Returns the number of items.
+    Items that the store holds already are replaced. `origin` names what made the vectors: imports of the same origin
+    and width can be compared, so that new items can join; without it, each file is an origin of its own. Returns the
+    number of items.
 
     Raises `CatalogError` where a file cannot be read, is not of numbers, or has another number of rows, and
     `StoreError` where other items of the store have tokens from another file or encoder, which cannot be compared.
@@ -38,9 +42,9 @@ def import_features(
     arrays = {modality: _open_array(Path(path), manifest.num_items) for modality, path in features.items()}
     records = {
         modality: EncoderRecord(
-            fingerprint=_digest(Path(features[modality]), modality),
+            fingerprint=_fingerprint(Path(features[modality]), modality, origin, array.shape[-1]),
             modality=modality,
-            name=f"imported {Path(features[modality]).name}",
+            name=f"imported {origin or Path(features[modality]).name}",
             dim=array.shape[-1],
             spec={"kind": "imported"},
         )
@@ -79,11 +83,13 @@ def _check_comparable(store: FeatureStore, records: Mapping[Modality, EncoderRec
         if modality in records and records[modality].fingerprint != fingerprint:
             raise StoreError(
                 f"store {store.folder} holds other items, with {modality} tokens of another origin, which cannot be "
-                "compared: import all items at once, or into a new store"
+                "compared: import all items at once, name the same origin, or take a new store"
             )
 
 
-def _digest(path: Path, modality: Modality) -> str:
+def _fingerprint(path: Path, modality: Modality, origin: str | None, width: int) -> str:
+    if origin is not None:
+        return hashlib.blake2b(repr((modality, origin, width)).encode(), digest_size=12).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(modality.encode(), digest_size=12)).hexdigest()
 
@@ -101,7 +107,9 @@ def _features(
             features.fingerprints[modality] = records[modality].fingerprint
         else:
             features.problems[modality] = Problem(Reason.NOT_FINITE, "the imported row is not finite")
-    parts = [sorted(features.fingerprints.items()), row]
-    features.content_key = hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(repr(sorted(features.fingerprints.items())).encode(), digest_size=16)
+    for modality in sorted(features.tokens):
+        digest.update(features.tokens[modality].vectors_TD.tobytes())
+    features.content_key = digest.hexdigest()
     features.catalog_key = features.content_key
     return features

@@ -26,7 +26,7 @@ def read_tokens(
     there is no token at all to tell the modalities by.
     """
     wanted = None if item_ids is None else set(item_ids)
-    found = [f for f in store.features() if wanted is None or f.item.item_id in wanted]
+    found = list(store.features(wanted))
     if wanted is not None and len(found) < len(wanted):
         missing = sorted(wanted - {f.item.item_id for f in found})
         raise StoreError(f"store {store.folder} has no item {missing[0]!r}" + _and_more(len(missing) - 1))

@@ -185,3 +185,24 @@ def test_a_store_in_use_is_left_alone(items: Path, tmp_path: Path) -> None:
         pytest.raises(StoreError, match="being written by another job"),
     ):
         import_features(items, tmp_path / "store", {"visual": path})
+
+
+def test_items_of_the_same_origin_join_later(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part, names in (("first", ["a", "b'; drop", "c"]), ("second", ["d", "e"])):
+        np.save(tmp_path / f"{part}.npy", rng.normal(size=(len(names), 4)).astype(np.float32))
+        lines = [f'"{name}","title of {name}"' for name in names]
+        (tmp_path / f"{part}.csv").write_text("\n".join(["item_id,title", *lines]) + "\n")
+        import_features(
+            tmp_path / f"{part}.csv", tmp_path / "store", {"visual": tmp_path / f"{part}.npy"}, origin="clip"
+        )
+    store = FeatureStore(tmp_path / "store")
+    assert len(store) == 5 and len(store.fingerprints()) == 1
+    chosen = {f.item.item_id: f.tokens["visual"].vectors_TD for f in store.features(["d", "b'; drop", "nobody"])}
+    assert sorted(chosen) == ["b'; drop", "d"]
+    assert np.array_equal(chosen["d"][0], np.load(tmp_path / "second.npy")[0])
+    assert list(store.features([])) == []
+    with pytest.raises(StoreError, match="same origin"):
+        import_features(
+            tmp_path / "second.csv", tmp_path / "store", {"visual": tmp_path / "second.npy"}, origin="other"
+        )

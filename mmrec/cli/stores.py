@@ -58,6 +58,7 @@ def add_store_commands(commands: Any) -> None:
     take.add_argument("--items", type=Path, required=True, metavar="FILE", help="a manifest; row k belongs to row k")
     for modality in ("visual", "audio", "text"):
         take.add_argument(f"--{modality}", type=Path, metavar="NPY", help="(items, D) or (items, T, D) numbers")
+    take.add_argument("--origin", metavar="NAME", help="what made the vectors; imports of one origin can be compared")
     add_store(take)
     add_json(take)
 
@@ -170,6 +171,6 @@ def _import(arguments: argparse.Namespace) -> int:
 
     named = {"visual": arguments.visual, "audio": arguments.audio, "text": arguments.text}
     features: Any = {modality: path for modality, path in named.items() if path is not None}
-    count = import_features(arguments.items, arguments.store, features)
+    count = import_features(arguments.items, arguments.store, features, origin=arguments.origin)
     print(json.dumps({"items": count}) if arguments.json else f"{count} items in {arguments.store}")
     return 0
