@@ -1,11 +1,8 @@
-"""Who took what: interactions read from CSV, JSONL or Parquet, and the ways to hold some of them out.
+"""Who took what: interactions read from CSV, JSONL or Parquet, and written again.
 
-    >>> interactions = read_interactions("interactions.csv")                    # doctest: +SKIP
-    >>> train, held_out = split_leave_last_out(interactions)                    # doctest: +SKIP
-    >>> train.matrix().shape                                                    # doctest: +SKIP
-    (9298, 6710)
-
-Splits share the id maps of what they split: a row number means the same user or item in all parts.
+>>> interactions = read_interactions("interactions.csv")                    # doctest: +SKIP
+>>> interactions.matrix().shape                                             # doctest: +SKIP
+(9298, 6710)
 """
 
 from __future__ import annotations
@@ -172,6 +169,29 @@ def make_interactions(
     return _merge_repeated(Interactions(user_ids, item_ids, user_rows, item_rows, weight_N, timestamps))
 
 
+def write_interactions(interactions: Interactions, path: str | os.PathLike[str]) -> None:
+    """Writes `user_id`, `item_id`, `weight` and, where known, `timestamp` as `.csv` or `.parquet`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyarrow import csv
+
+    path = Path(path)
+    writers = {".csv": csv.write_csv, ".parquet": pq.write_table}
+    if path.suffix.lower() not in writers:
+        raise InteractionError(f"{path}: interactions are written to files that end in {' or '.join(writers)}")
+    columns: dict[str, Any] = {
+        "user_id": pa.array(interactions.user_ids).take(pa.array(interactions.user_rows)),
+        "item_id": pa.array(interactions.item_ids).take(pa.array(interactions.item_rows)),
+        "weight": interactions.weights,
+    }
+    if interactions.timestamps is not None:
+        columns["timestamp"] = interactions.timestamps
+    try:
+        writers[path.suffix.lower()](pa.table(columns), path)
+    except OSError as error:
+        raise InteractionError(f"{path} cannot be written: {error}") from error
+
+
 def align(interactions: Interactions, *, user_ids: Sequence[str], item_ids: Sequence[str]) -> Interactions:
     """The same interactions under other id maps; users and items missing from the maps are appended."""
     users, user_rows = _to_rows(interactions.user_ids, user_ids)
@@ -184,50 +204,6 @@ def align(interactions: Interactions, *, user_ids: Sequence[str], item_ids: Sequ
         interactions.weights,
         interactions.timestamps,
     )
-
-
-def split_random(interactions: Interactions, share: float, *, seed: int = 0) -> tuple[Interactions, Interactions]:
-    """Holds out a random `share` of all interactions: (train, held out)."""
-    _check_share(share)
-    order = np.random.default_rng(seed).permutation(len(interactions))
-    held_N = np.zeros(len(interactions), bool)
-    held_N[order[: round(share * len(interactions))]] = True
-    return interactions.select(~held_N), interactions.select(held_N)
-
-
-def split_leave_last_out(interactions: Interactions) -> tuple[Interactions, Interactions]:
-    """Holds out the latest interaction of every user that has at least two: (train, held out).
-
-    Of equal times, the one that stands last in the file counts as the latest.
-    """
-    times = _required_timestamps(interactions)
-    order = np.lexsort((np.arange(len(times)), times, interactions.user_rows))
-    users = interactions.user_rows[order]
-    last_N = np.append(users[1:] != users[:-1], True)
-    held_N = np.zeros(len(interactions), bool)
-    held_N[order[last_N]] = True
-    held_N &= interactions.user_degrees()[interactions.user_rows] > 1
-    return interactions.select(~held_N), interactions.select(held_N)
-
-
-def split_by_time(interactions: Interactions, share: float) -> tuple[Interactions, Interactions]:
-    """Holds out about the latest `share` of all interactions: (train, held out).
-
-    The cut is one moment for everyone: nothing in training is as late as anything held out.
-    """
-    _check_share(share)
-    times = _required_timestamps(interactions)
-    held_N = times >= np.quantile(times, 1 - share, method="higher")
-    return interactions.select(~held_N), interactions.select(held_N)
-
-
-def split_cold_items(interactions: Interactions, share: float, *, seed: int = 0) -> tuple[Interactions, Interactions]:
-    """Holds out all interactions of a random `share` of the items that have any: (train, held out)."""
-    _check_share(share)
-    items = np.unique(interactions.item_rows)
-    cold = np.random.default_rng(seed).permutation(items)[: round(share * len(items))]
-    held_N = np.isin(interactions.item_rows, cold)
-    return interactions.select(~held_N), interactions.select(held_N)
 
 
 def check_no_leak(train: Interactions, held_out: Interactions) -> None:
@@ -387,14 +363,3 @@ def _merge_repeated(interactions: Interactions) -> Interactions:
         weights[order].astype(np.float32),
         times,
     )
-
-
-def _required_timestamps(interactions: Interactions) -> NDArray[np.float64]:
-    if interactions.timestamps is None:
-        raise InteractionError("these interactions have no timestamps, and this split needs them")
-    return interactions.timestamps
-
-
-def _check_share(share: float) -> None:
-    if not 0 < share < 1:
-        raise InteractionError(f"the share to hold out must be between 0 and 1, got {share}")

@@ -39,6 +39,7 @@ from mmrec.users import recency_weights
 logger = logging.getLogger(__name__)
 
 DIVERSIFIED_CANDIDATES = 5
+NEWCOMER_DIVERSITY = 0.3
 
 Ids = NDArray[np.str_]
 Floats = NDArray[np.float32]
@@ -163,7 +164,7 @@ class Recommender:
         exclude: Collection[str] = (),
         where: Where | None = None,
         candidates: Collection[str] | None = None,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         explore_share: float = 0.0,
     ) -> tuple[Ids, Floats]:
         """The best items: ids and scores `(U, K)`, or `(K,)` for one user; K is at most the number of items.
@@ -176,7 +177,8 @@ class Recommender:
             where: column of the catalog -> a value, a collection of values, or a predicate; other items are left out.
                 Columns of one's own are compared as text; `tags`, a list, matches where any of its tags does.
             candidates: the only items that may be recommended.
-            diversity: from 0 (by score alone) to 1, by maximal marginal relevance.
+            diversity: from 0 (by score alone) to 1, by maximal marginal relevance. By default 0, but for users without
+                history: they get what many take, spread over what there is (0.3).
             explore_share: at least this share of the places goes to items that nobody took in training. Where fewer
                 come so far by themselves, the best of them take the last places of the list.
 
@@ -185,7 +187,10 @@ class Recommender:
         vectors_UD, seen_UI = self._users(users)
         exclude_UI = seen_UI if exclude_seen else None
         allowed_I = self._allowed(where, candidates, exclude)
-        rows_UK, scores_UK = self._ranked(vectors_UD, k, exclude_UI, allowed_I, diversity)
+        rows_UK, scores_UK = self._ranked(vectors_UD, k, exclude_UI, allowed_I, diversity or 0.0)
+        if diversity is None and seen_UI is not None and (new_U := np.diff(seen_UI.indptr) == 0).any():
+            one_1D = vectors_UD[new_U][:1]
+            rows_UK[new_U], scores_UK[new_U] = self._ranked(one_1D, k, None, allowed_I, NEWCOMER_DIVERSITY)
         if cold_places := _share_of(rows_UK.shape[1], explore_share):
             cold_I = ~self._files.offered_I & (True if allowed_I is None else allowed_I)
             rows_UK, scores_UK = self._with_cold(rows_UK, scores_UK, vectors_UD, cold_places, exclude_UI, cold_I)
@@ -247,8 +252,10 @@ class Recommender:
 
     # --- judging ------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, held_out: Source, *, ks: Sequence[int] = (20,)) -> dict[str, Any]:
+    def evaluate(self, held_out: Source, *, ks: Sequence[int] = (20,), baselines: Sequence[str] = ()) -> dict[str, Any]:
         """Full-ranking metrics over the users of held-out interactions; see `mmrec.judging.judge`.
+
+        `baselines` are names of `mmrec.collaborative.COLLABORATIVE`, fitted to the same interactions.
 
         Raises `InteractionError` where held-out interactions are present in training, or name unknown items.
         """
@@ -267,9 +274,9 @@ class Recommender:
             history_UI,
             sp.csr_array(relevant_UI[users]),
             files.offered_I,
-            np.bincount(self._history_UI.indices, minlength=len(files.item_ids)),
-            len(self.user_ids),
+            self._history_UI,
             ks,
+            baselines,
         )
 
     # --- inside -------------------------------------------------------------------------------------------------------

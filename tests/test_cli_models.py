@@ -219,7 +219,7 @@ def test_recommend_for_a_file_of_users(run: Any, work: Work, tmp_path: Path) -> 
 
 
 def test_recommend_for_all_as_parquet(run: Any, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmrec.cli.models.USERS_AT_ONCE", 7)
+    monkeypatch.setattr("mmrec.recommendations.USERS_AT_ONCE", 7)
     answer = run("recommend", "--model", work.model, "--all", "--k", 40, "--out", tmp_path / "all.parquet")
     assert answer.status == 0 and "80 users" in answer.err
     assert pq.read_metadata(tmp_path / "all.parquet").num_row_groups == 12  # of seven users, not of one

@@ -18,10 +18,7 @@ from mmrec.interactions import (
     check_no_leak,
     make_interactions,
     read_interactions,
-    split_by_time,
-    split_cold_items,
-    split_leave_last_out,
-    split_random,
+    write_interactions,
 )
 
 USERS = ["u1", "u2", "u1", "u3", "用户"]
@@ -140,40 +137,6 @@ def test_other_bad_files(tmp_path: Path) -> None:
         read_interactions(path)
 
 
-def test_random_split_is_a_partition_and_reproducible() -> None:
-    interactions = random_interactions()
-    train, held_out = split_random(interactions, 0.2, seed=3)
-    assert pairs(train) | pairs(held_out) == pairs(interactions) and not pairs(train) & pairs(held_out)
-    assert len(held_out) == round(0.2 * len(interactions))
-    assert pairs(split_random(interactions, 0.2, seed=3)[1]) == pairs(held_out)
-
-
-def test_leave_last_out_takes_each_users_latest() -> None:
-    interactions = random_interactions()
-    train, held_out = split_leave_last_out(interactions)
-    assert len(train) + len(held_out) == len(interactions)
-    assert held_out.user_degrees().max() == 1
-    assert train.timestamps is not None and held_out.timestamps is not None
-    latest = dict(zip(held_out.user_rows.tolist(), held_out.timestamps.tolist(), strict=True))
-    assert all(t <= latest.get(u, t) for u, t in zip(train.user_rows.tolist(), train.timestamps.tolist(), strict=True))
-    assert (train.user_degrees()[interactions.user_degrees() > 0] >= 1).all()
-
-
-def test_time_split_has_one_cut() -> None:
-    train, held_out = split_by_time(random_interactions(), 0.25)
-    assert train.timestamps is not None and held_out.timestamps is not None
-    assert train.timestamps.max() < held_out.timestamps.min()
-    assert 0.2 < len(held_out) / (len(train) + len(held_out)) < 0.3
-
-
-def test_cold_items_are_held_out_whole() -> None:
-    interactions = random_interactions()
-    train, held_out = split_cold_items(interactions, 0.1)
-    assert not set(train.item_rows.tolist()) & set(held_out.item_rows.tolist())
-    assert len(set(held_out.item_rows.tolist())) == 4
-    assert len(train) + len(held_out) == len(interactions)
-
-
 def test_leaks_are_counted() -> None:
     train = make_interactions(USERS, ITEMS)
     clean = make_interactions(["u2"], ["007"])
@@ -190,9 +153,21 @@ def test_align_keeps_pairs() -> None:
     assert aligned.item_ids[0] == "other"
 
 
-def test_splits_refuse_what_they_cannot_do() -> None:
-    untimed = make_interactions(USERS, ITEMS)
-    with pytest.raises(InteractionError, match="no timestamps"):
-        split_leave_last_out(untimed)
-    with pytest.raises(InteractionError, match="between 0 and 1"):
-        split_random(untimed, 1.0)
+@pytest.mark.parametrize("name", ["again.csv", "again.parquet"])
+def test_written_interactions_read_back(tmp_path: Path, name: str) -> None:
+    interactions = make_interactions(USERS, ITEMS, timestamps=np.array(TIMES), weights=np.array([1, 2.5, 1, 1, 0.1]))
+    write_interactions(interactions, tmp_path / name)
+    again = read_interactions(tmp_path / name)
+    assert pairs(again) == pairs(interactions)
+    assert again.weights.tolist() == interactions.weights.tolist()
+    assert again.timestamps is not None and again.timestamps.tolist() == TIMES
+    with pytest.raises(InteractionError, match=r"\.csv or \.parquet"):
+        write_interactions(interactions, tmp_path / "again.json")
+    with pytest.raises(InteractionError, match="cannot be written"):
+        write_interactions(interactions, tmp_path / "nowhere" / name)
+
+
+def test_order_is_by_time_then_row() -> None:
+    timed = make_interactions(["u"] * 4, list("abcd"), timestamps=np.array([3.0, 1.0, 3.0, 2.0]))
+    assert timed.order().tolist() == [2, 0, 3, 1]
+    assert make_interactions(USERS, ITEMS).order().tolist() == [0, 1, 2, 3, 4]

@@ -383,7 +383,24 @@ def test_unknown_users_rank_as_users_without_history(model: Recommender, caplog:
         ids, scores = model.recommend(["stranger", "other"], k=5)
     assert ids[0].tolist() == ids[1].tolist() and "2 unknown users, such as 'stranger'" in caplog.text
     assert np.allclose(model.user_vectors(["stranger"])[0], model.user_vector())
-    assert np.allclose(scores[0], model.recommend(model.user_vector(), k=5)[1], rtol=1e-5)
+    best, best_scores = model.recommend(["stranger", "other"], k=5, diversity=0.0)
+    assert np.allclose(best_scores[0], model.recommend(model.user_vector(), k=5)[1], rtol=1e-5)
+    assert ids[0][0] == best[0][0] and scores[0].sum() <= best_scores[0].sum()
+
+
+def test_users_without_history_get_something_of_everything(model: Recommender, content: Recommender) -> None:
+    for fitted in (model, content):
+        together, _ = fitted.recommend(["user00", "stranger"], k=4)
+        alone, _ = fitted.recommend("stranger", k=4)
+        assert (
+            together[1].tolist() == alone.tolist()
+            and together[0].tolist() == fitted.recommend("user00", k=4)[0].tolist()
+        )
+        spread, best = (fitted.recommend("stranger", k=8, diversity=share)[0] for share in (None, 0.0))
+        kinds = [len({kind_of(item) for item in chosen}) for chosen in (spread, best)]
+        assert kinds[0] >= max(3, kinds[1])
+        allowed, _ = fitted.recommend("stranger", k=3, candidates=["jazz-01", "rain-02"], explore_share=0.5)
+        assert set(allowed) == {"jazz-01", "rain-02", ""}
 
 
 def test_vectors_of_another_width_are_refused(model: Recommender) -> None:
@@ -543,6 +560,19 @@ def test_evaluation_is_that_of_a_plain_loop(model: Recommender, pairs: tuple[Int
     assert metrics["intervals"]["recall@3"][0] <= metrics["recall@3"] <= metrics["intervals"]["recall@3"][1]
     assert metrics["cold_items"] == {"held_out": 0}
     assert np.isclose(metrics["recall@20"], model.report.metrics["val_recall@20"])
+
+
+def test_evaluation_compares_with_baselines(model: Recommender, pairs: tuple[Interactions, Interactions]) -> None:
+    metrics = model.evaluate(pairs[1], ks=[3, 1000], baselines=["popularity", "ease"])
+    for name, baseline in metrics["baselines"].items():
+        better_by = baseline["better_by"]["recall@3"]
+        assert np.isclose(better_by["mean"], metrics["recall@3"] - baseline["recall@3"]), name
+        assert better_by["interval"][0] <= better_by["mean"] <= better_by["interval"][1]
+        assert baseline["recall@1000"] == 1.0
+    assert metrics["baselines"]["popularity"]["better_by"]["recall@3"]["p_value"] < 0.01
+    assert sum(group["interactions"] for group in metrics["by_popularity"].values()) == len(pairs[1])
+    with pytest.raises(EvaluationError, match=r"unknown baselines \['best'\]"):
+        model.evaluate(pairs[1], baselines=["best"])
 
 
 def test_evaluation_counts_cold_items(model: Recommender, pairs: tuple[Interactions, Interactions]) -> None:

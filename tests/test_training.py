@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
 from pathlib import Path
 
 import lightning as L
@@ -180,9 +181,31 @@ def test_alignment_needs_no_interactions(data) -> None:  # type: ignore[no-untyp
     assert cosines[same].mean() > cosines[~same].mean() + 0.3
 
 
+def test_one_modality_alone_can_be_fitted(data) -> None:  # type: ignore[no-untyped-def]
+    table, _, _ = data
+    name = next(iter(table.tokens))
+    alone = TokenTable({name: table.tokens[name]}, {name: table.masks[name]})
+    fusion, report = fit_alignment(alone, config=dataclasses.replace(SMALL, max_epochs=20), hardware=QUIET)
+    vectors = fusion(alone.tokens, alone.masks).vectors_BD
+    cosines = vectors @ vectors.T
+    same = torch.arange(NUM_ITEMS) % NUM_GROUPS == (torch.arange(NUM_ITEMS) % NUM_GROUPS).unsqueeze(1)
+    assert report.examples == NUM_ITEMS and cosines[same].mean() > cosines[~same].mean() + 0.3
+    with pytest.raises(TrainingError, match="1 of 1 items"):
+        fit_alignment(alone.select(torch.arange(1)), config=SMALL, hardware=QUIET)
+
+
+def test_wandb_that_is_not_installed(data) -> None:  # type: ignore[no-untyped-def]
+    if importlib.util.find_spec("wandb") is not None:
+        pytest.skip("it is installed here")
+    with pytest.raises(TrainingError, match="wandb"):
+        fit_alignment(data[0], config=SMALL, hardware=dataclasses.replace(QUIET, wandb_project="mine"))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"targets": "earlier"}, "not one of"),
+        ({"seed": -1}, "at least 0"),
         ({"fusion": "magic"}, "not one of"),
         ({"objective": "guess"}, "not one of"),
         ({"input_dropout": 1.0}, "below 1"),

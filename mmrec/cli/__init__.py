@@ -12,8 +12,9 @@ from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.demo import add_demo_command
 from mmrec.cli.models import add_model_commands
 from mmrec.cli.output import fail
+from mmrec.cli.rankings import add_ranking_commands
 from mmrec.cli.stores import add_store_commands
-from mmrec.cli.tuning import add_tune_command
+from mmrec.cli.tuning import add_tuning_commands
 from mmrec.errors import MMRecError
 
 
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add_demo_command(commands)
     add_store_commands(commands)
     add_model_commands(commands)
-    add_tune_command(commands)
+    add_ranking_commands(commands)
+    add_tuning_commands(commands)
     add_adapt_command(commands)
     return parser

@@ -1,4 +1,4 @@
-"""The command that searches settings."""
+"""The commands that hold interactions out, and search settings by them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.models import read_settings
-from mmrec.cli.output import add_command, add_json, add_store, quiet_lightning
+from mmrec.cli.output import add_command, add_json, add_store, quiet_lightning, share
 
 if TYPE_CHECKING:
     from mmrec.hyperparameters import Trial
 
 
-def add_tune_command(commands: Any) -> None:
+def add_tuning_commands(commands: Any) -> None:
+    split = add_command(commands, "split", _split, "hold some interactions out, to choose settings by or to judge")
+    split.add_argument("--interactions", type=Path, required=True, metavar="FILE")
+    split.add_argument(
+        "--how",
+        choices=["random", "last", "time", "cold"],
+        default="last",
+        help="any, each user's last, the latest of all, or whole items (default: last)",
+    )
+    split.add_argument("--share", type=share, default=0.1, help="to hold out; not for last (default: 0.1)")
+    split.add_argument("--seed", type=int, default=0, help="for random and cold (default: 0)")
+    split.add_argument("--train", type=Path, required=True, metavar="FILE", help=".csv or .parquet to write")
+    split.add_argument("--held-out", type=Path, required=True, metavar="FILE", help=".csv or .parquet to write")
+
     tune = add_command(commands, "tune", _tune, "search the settings that rank held-out interactions best")
     add_store(tune)
     tune.add_argument("--interactions", type=Path, required=True, metavar="FILE")
@@ -29,6 +42,17 @@ def add_tune_command(commands: Any) -> None:
     tune.add_argument("--space", type=Path, metavar="YAML", help="setting: [choices], or {low, high, log}")
     tune.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda", "mps"], help="(default: cpu)")
     add_json(tune)
+
+
+def _split(arguments: argparse.Namespace) -> int:
+    from mmrec.interactions import read_interactions, write_interactions
+    from mmrec.splits import split
+
+    parts = split(read_interactions(arguments.interactions), arguments.how, share=arguments.share, seed=arguments.seed)
+    for part, path in zip(parts, (arguments.train, arguments.held_out), strict=True):
+        write_interactions(part, path)
+        print(f"{len(part)} interactions in {path}")
+    return 0
 
 
 def _tune(arguments: argparse.Namespace) -> int:

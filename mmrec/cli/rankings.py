@@ -1,0 +1,109 @@
+"""The commands that ask a recommender."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmrec.cli.output import add_command, add_json, add_model, progress_bar, share
+from mmrec.errors import ModelError
+
+if TYPE_CHECKING:
+    from mmrec.recommender import Recommender
+
+
+def add_ranking_commands(commands: Any) -> None:
+    recommend = add_command(commands, "recommend", _recommend, "the best items for users")
+    add_model(recommend)
+    who = recommend.add_mutually_exclusive_group(required=True)
+    who.add_argument("--user", metavar="ID")
+    who.add_argument("--users", type=Path, metavar="FILE", help="one id a line")
+    who.add_argument("--all", action="store_true", help="every user of the training interactions")
+    who.add_argument("--text", metavar="WORDS", help="somebody new, who says what they like")
+    recommend.add_argument("--k", type=int, default=20, help="items per user (default: 20)")
+    recommend.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="keep only such items")
+    recommend.add_argument("--diversity", type=share, metavar="SHARE", help="from 0 to 1 (default: 0)")
+    recommend.add_argument("--explore-share", type=share, default=0.0, metavar="SHARE", help="places for untaken items")
+    recommend.add_argument("--out", type=Path, metavar="FILE", help="write Parquet: user_id, rank, item_id, score")
+    add_json(recommend)
+
+    similar = add_command(commands, "similar", _similar, "the items nearest to an item")
+    add_model(similar)
+    similar.add_argument("--item", required=True, metavar="ID")
+    similar.add_argument("--k", type=int, default=10, help="(default: 10)")
+    add_json(similar)
+
+
+def _recommend(arguments: argparse.Namespace) -> int:
+    from mmrec.recommendations import recommend_in_blocks, write_recommendations
+    from mmrec.recommender import Recommender
+
+    model = Recommender.load(arguments.model)
+    options = {
+        "k": arguments.k,
+        "where": _parse_where(arguments.where),
+        "diversity": arguments.diversity,
+        "explore_share": arguments.explore_share,
+    }
+    if arguments.text is not None:
+        if arguments.out is not None:
+            raise ModelError("--out belongs to users; --text prints its list")
+        vector_D = model.user_vector(text=arguments.text)
+        _print_list(model, "", *model.recommend(vector_D, **options), as_json=arguments.json)
+        return 0
+    users = model.user_ids if arguments.all else _named_users(arguments)
+    if arguments.out is not None:
+        with progress_bar("recommending", len(users)) as show:
+            write_recommendations(model, users, arguments.out, on_users=show, **options)
+        print(f"{len(users)} users in {arguments.out}", file=sys.stderr)
+        return 0
+    for block, ids_UK, scores_UK in recommend_in_blocks(model, users, **options):
+        for user, ids, scores in zip(block, ids_UK, scores_UK, strict=True):
+            _print_list(model, user, ids, scores, as_json=arguments.json)
+    return 0
+
+
+def _named_users(arguments: argparse.Namespace) -> list[str]:
+    if arguments.user is not None:
+        return [arguments.user]
+    try:
+        return [line for line in arguments.users.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{arguments.users} cannot be read as one user id a line: {error}") from None
+
+
+def _parse_where(conditions: Sequence[str]) -> dict[str, Any]:
+    where: dict[str, set[str]] = {}
+    for condition in conditions:
+        column, separator, value = condition.partition("=")
+        if not separator:
+            raise ModelError(f"--where {condition!r}: expected COLUMN=VALUE")
+        where.setdefault(column, set()).add(value)
+    return dict(where)
+
+
+def _print_list(model: Recommender, user: str, ids: Any, scores: Any, *, as_json: bool = False) -> None:
+    if as_json:
+        items = [{"item_id": i, "score": float(s)} for i, s in zip(ids, scores, strict=True) if i]
+        print(json.dumps({"user_id": user, "items": items}, ensure_ascii=False))
+        return
+    print(user or "for these words:")
+    for place, (item_id, score) in enumerate(zip(ids, scores, strict=True), start=1):
+        if item_id:
+            print(f"  {place:3} {score:8.3f}  {item_id}  {model.item(item_id)['title']}")
+
+
+def _similar(arguments: argparse.Namespace) -> int:
+    from mmrec.recommender import Recommender
+
+    model = Recommender.load(arguments.model)
+    ids, cosines = model.similar_items(arguments.item, k=arguments.k)
+    if arguments.json:
+        print(json.dumps([{"item_id": i, "cosine": float(c)} for i, c in zip(ids, cosines, strict=True) if i]))
+    else:
+        _print_list(model, arguments.item, ids, cosines)
+    return 0
