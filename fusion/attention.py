@@ -68,6 +68,7 @@ class TokenProjection(nn.Module):
 
     centre_W: Tensor
     matrix_WW: Tensor
+    is_diagonal: Tensor
 
     def __init__(self, width: int, dim: int, input_dropout: float) -> None:
         super().__init__()
@@ -77,18 +78,24 @@ class TokenProjection(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("centre_W", torch.zeros(width))
         self.register_buffer("matrix_WW", torch.eye(width))
+        self.register_buffer("is_diagonal", torch.tensor(True))
 
     @torch.no_grad()
     def calibrate(self, tokens_NW: Tensor) -> None:
         """Takes the statistics of these tokens."""
         if not tokens_NW.isfinite().all():
             raise FusionError("there are tokens with values that are not finite")
-        centre_W, matrix_WW = (whitening if is_collapsed(tokens_NW) else standardising)(tokens_NW)
+        collapsed = is_collapsed(tokens_NW)
+        centre_W, matrix_WW = (whitening if collapsed else standardising)(tokens_NW)
         self.centre_W.copy_(centre_W)
         self.matrix_WW.copy_(matrix_WW)
+        self.is_diagonal.fill_(not collapsed)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        standardised = (tokens.to(self.centre_W.dtype) - self.centre_W) @ self.matrix_WW
+        centred = tokens.to(self.centre_W.dtype) - self.centre_W
+        if not self.training:  # both maps as one, which is as narrow as its result
+            return F.linear(centred, self.linear.weight @ self.matrix_WW.T, self.linear.bias)
+        standardised = centred * self.matrix_WW.diagonal() if self.is_diagonal else centred @ self.matrix_WW
         projected: Tensor = self.linear(self.dropout(standardised))
         return projected
 

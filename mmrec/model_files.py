@@ -23,7 +23,7 @@ from mmrec.errors import MMRecError, ModelError
 from mmrec.interactions import Interactions
 from mmrec.store import EncoderRecord
 
-FORMAT = 2
+FORMAT = 3
 Floats = NDArray[np.float32]
 
 
