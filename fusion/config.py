@@ -43,7 +43,7 @@ class FusionConfig:
     num_heads: int = 4
     input_dropout: float = 0.5
     attention_dropout: float = 0.0
-    modality_dropout: float = 0.0
+    modality_dropout: float = 0.2
     use_ids: bool = True
     id_dropout: float = 0.1
     smoothing: float = 0.5
