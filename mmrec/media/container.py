@@ -10,7 +10,6 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,24 +142,26 @@ class StreamReader:
     Damage is noted and passed over; after `MAX_READ_ERRORS` the container is not read any further.
     """
 
-    def __init__(self, container: InputContainer, stream: Stream, deadline: float) -> None:
+    def __init__(self, container: InputContainer, stream: Stream, deadline: float, threads: int = 1) -> None:
         self.container, self.stream, self.deadline = container, stream, deadline
         self.errors: list[str] = []
-        self._timed_out = self._out_of_memory = False
+        self.timed_out = self._out_of_memory = False
         self.end_seconds = 0.0
         self.reached_end = False
+        self._last_pts = -1
         assert stream.time_base is not None
         self.time_base = stream.time_base
         self.origin_seconds = (container.start_time or 0) / av.time_base
         for other in container.streams:
             other.discard = Discard.default if other is stream else Discard.all
-        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_count = threads
+        stream.codec_context.thread_type = "FRAME"
 
     @property
     def problem(self) -> Problem | None:
         if self._out_of_memory:
             return Problem(Reason.OUT_OF_MEMORY, "decoding needs more memory than a worker may have")
-        if self._timed_out:
+        if self.timed_out:
             return Problem(Reason.TIMEOUT, f"decoded as far as {self.end_seconds:.1f} s in the time that an item has")
         if not self.errors:
             return None
@@ -177,20 +178,34 @@ class StreamReader:
     def ticks(self, seconds: float) -> int:
         return round((seconds + self.origin_seconds) / self.time_base)
 
+    def length(self, seconds: float) -> int:
+        """A length of time in ticks."""
+        return round(seconds / self.time_base)
+
+    @property
+    def begin(self) -> int:
+        """The tick of the first frame, as far as the header tells."""
+        return self.ticks(0.0) if self.stream.start_time is None else self.stream.start_time
+
     def seek(self, ticks: int) -> None:
         self.reached_end = False
         self.container.seek(ticks, stream=self.stream)
 
-    def rewind(self) -> None:
+    def can_seek(self, ticks: int) -> bool:
+        """Seek, and whether that worked."""
+        try:
+            self.seek(ticks)
+        except av.error.FFmpegError:
+            return False
+        return True
+
+    def rewind(self) -> bool:
         """Back to the first frame: some containers need to be asked for a moment before it, others refuse that.
 
-        Where neither works, reading goes on from where it is.
+        Where neither works, reading goes on from where it is, and False is returned.
         """
         start = min(self.stream.start_time or 0, self.ticks(0.0))
-        for ticks in (start - round(1 / self.time_base), start):
-            with suppress(av.error.FFmpegError):
-                self.seek(ticks)
-                return
+        return self.can_seek(start - self.length(1.0)) or self.can_seek(start)
 
     @property
     def has_index(self) -> bool:
@@ -201,7 +216,7 @@ class StreamReader:
             try:
                 for packet in self.container.demux(self.stream):
                     if time.monotonic() > self.deadline:
-                        self._timed_out = True
+                        self.timed_out = True
                         return
                     yield packet
                 self.reached_end = True
@@ -213,21 +228,28 @@ class StreamReader:
 
     def frames(self) -> Iterator[Any]:
         """Frames in the order of presentation, each with a time stamp."""
-        last = None
         for packet in self.packets():
-            try:
-                decoded = packet.decode()
-            except av.error.EOFError:
-                continue
-            except av.error.FFmpegError as error:
-                self.note(error)
-                continue
-            for frame in decoded:
-                if frame.pts is None:
-                    frame.pts = frame.dts if frame.dts is not None else (0 if last is None else last + 1)
-                last = frame.pts
-                self.end_seconds = max(self.end_seconds, self.seconds(last + self._length(frame)))
-                yield frame
+            yield from self.decode(packet)
+
+    def decode(self, packet: Any) -> list[Any]:
+        """The frames that come out when a packet goes in, each with a time stamp; None asks for those held back."""
+        try:
+            frames: list[Any] = self.stream.codec_context.decode(packet)  # type: ignore[attr-defined]
+        except av.error.EOFError:
+            return []
+        except av.error.FFmpegError as error:
+            self.note(error)
+            return []
+        for frame in frames:
+            if frame.pts is None:
+                frame.pts = frame.dts if frame.dts is not None else self._last_pts + 1
+            self._last_pts = frame.pts
+            self.reached(frame.pts + self._length(frame))
+        return frames
+
+    def reached(self, ticks: int) -> None:
+        """The stream goes on until at least this time."""
+        self.end_seconds = max(self.end_seconds, self.seconds(ticks))
 
     def note(self, error: av.error.FFmpegError) -> None:
         """Remember what was wrong with the stream."""

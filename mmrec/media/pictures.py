@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from mmrec.errors import Problem, Reason
 from mmrec.media.container import INDEXED_FORMATS, StreamReader, Unreadable, is_still, required, words_of
+from mmrec.media.frames import frames_at
 from mmrec.sampling import FramePlan, evenly_chosen
 
 MAX_PIXELS = 2**27
-SEEK_MIN_FRAMES = 12
-SEEK_MIN_SECONDS = 5.0
-FRAMES_BEFORE_KEYFRAME = 64
 
 
 class Pictures(NamedTuple):
@@ -32,7 +30,7 @@ class Pictures(NamedTuple):
 
 
 def read_pictures(
-    container: InputContainer, stream: VideoStream | None, plan: FramePlan, deadline: float
+    container: InputContainer, stream: VideoStream | None, plan: FramePlan, deadline: float, threads: int
 ) -> tuple[Pictures, Problem | None]:
     """The frames that the plan asks for, and what was wrong with the stream, if anything.
 
@@ -44,7 +42,7 @@ def read_pictures(
         raise Unreadable(
             Reason.TOO_LARGE, f"{context.width} x {context.height} pixels; at most {MAX_PIXELS} are decoded"
         )
-    reader = StreamReader(container, stream, deadline)
+    reader = StreamReader(container, stream, deadline, threads)
     scaler = _Scaler(plan, stream)
     if is_still(container, stream):
         tokens = _still(reader, scaler, plan)
@@ -130,7 +128,7 @@ def _tokens_at(reader: StreamReader, scaler: _Scaler, plan: FramePlan, duration:
     wanted = sorted({reader.ticks(start + time + offset) for time in times for offset in plan.offsets})
     shown: dict[int, tuple[int, NDArray[np.uint8]]] = {}
     try:
-        shown.update(zip(wanted, _shown_at(reader, scaler, wanted), strict=False))
+        shown.update(zip(wanted, _images_at(reader, scaler, wanted), strict=False))
     except (av.error.FFmpegError, Unreadable) as error:
         if not shown:
             raise
@@ -148,68 +146,12 @@ def _tokens_at(reader: StreamReader, scaler: _Scaler, plan: FramePlan, duration:
     return list(tokens.values())
 
 
-def _shown_at(reader: StreamReader, scaler: _Scaler, wanted: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """For each wanted tick, ascending, the frame on screen then: the last that starts at or before it.
-
-    Decodes forward and seeks where that skips enough frames. After a seek, frames ahead of the first keyframe are
-    dropped: they need pictures from before the seek.
-    """
-    frames = reader.frames()
-    shown: Any = None
-    ahead: Any = next(frames, None)
+def _images_at(reader: StreamReader, scaler: _Scaler, wanted: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     image: tuple[int, NDArray[np.uint8]] | None = None
-    for tick in wanted:
-        landed = _seek_ahead(reader, ahead or shown, tick)
-        if landed is not None:
-            frames, shown = landed
-            ahead = next(frames, None)
-        while ahead is not None and ahead.pts <= tick:
-            shown, ahead = ahead, next(frames, None)
-        current = shown or ahead
-        if current is None:
-            return
-        if image is None or image[0] != current.pts:
-            image = (current.pts, scaler(current))
+    for frame in frames_at(reader, wanted):
+        if image is None or image[0] != frame.pts:
+            image = (frame.pts, scaler(frame))
         yield image
-
-
-def _seek_ahead(reader: StreamReader, position: Any, tick: int) -> tuple[Iterator[Any], Any] | None:
-    """Jump to the keyframe before `tick` where that pays; None where decoding on is as good.
-
-    Returns the frames that follow and the first of them, which is at or before `tick`.
-    """
-    if position is None:
-        return None
-    target = _seek_target(reader, position.pts, tick)
-    while target is not None and target > position.pts:
-        try:
-            reader.seek(target)
-        except av.error.FFmpegError:
-            return None
-        frames = reader.frames()
-        first = next((f for _, f in zip(range(FRAMES_BEFORE_KEYFRAME), frames, strict=False) if f.key_frame), None)
-        if first is not None and first.pts <= tick:
-            return frames, first
-        target -= reader.ticks(SEEK_MIN_SECONDS) - reader.ticks(0.0)
-    if target is None:
-        return None
-    reader.seek(position.pts)
-    frames = reader.frames()
-    first = next(frames, None)
-    return None if first is None else (frames, first)
-
-
-def _seek_target(reader: StreamReader, position: int, tick: int) -> int | None:
-    stream = reader.stream
-    second = reader.ticks(1.0) - reader.ticks(0.0)
-    if reader.has_index:
-        entry = stream.index_entries.search_timestamp(tick, backward=True)
-        if entry < 0:
-            return None
-        target = stream.index_entries[entry].timestamp
-        rate = float(stream.average_rate or 25)
-        return target if target - position > SEEK_MIN_FRAMES / rate * second else None
-    return tick - second if tick - position > SEEK_MIN_SECONDS * second else None
 
 
 class _Scaler:
@@ -233,7 +175,7 @@ class _Scaler:
         height, width = (plan.width, plan.height) if quarter_turns % 2 else (plan.height, plan.width)
         scaled_height, scaled_width = self._scaled_size(frame, height, width)
         rgb = self._reformatter.reformat(
-            frame, width=scaled_width, height=scaled_height, format="rgb24", interpolation=plan.interpolation.upper()
+            frame, width=scaled_width, height=scaled_height, format="rgb24", interpolation=plan.interpolation.upper(), threads=1
         )
         image = _place(np.asarray(rgb.to_ndarray(), dtype=np.uint8), height, width)
         return np.ascontiguousarray(np.rot90(image, quarter_turns))

@@ -1,0 +1,133 @@
+"""Frames on screen at given moments: those of a plain decode from start to end, with as little decoded as that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+from mmrec.media.container import StreamReader
+from mmrec.media.planning import Stretch, packets_needed, plan_stretches
+
+LEAST_FRAMES_SKIPPED = 3
+LEAST_SECONDS_SKIPPED = 4.0  # without an index, where a seek searches the file
+SEEK_MARGIN_SECONDS = 1.0
+STEP_BACK_SECONDS = 5.0
+
+DISCARDING_CODECS = frozenset({"h264"})  # decoders that leave out frames that no other refers to, and only those
+PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
+
+
+def frames_at(reader: StreamReader, wanted: list[int]) -> Iterator[Any]:
+    """For each tick, ascending, the frame on screen then: the last that starts at or before it, else the first.
+
+    The reader stands at the beginning. Where the packets promise other frames than come out, all is decoded plainly.
+    """
+    answered = 0
+    for stretch in _plan(reader, wanted):
+        for frame in _play(reader, stretch):
+            if frame is None:
+                yield from _on_screen(_plain(reader, reader.packets()), wanted[answered:])
+                return
+            yield frame
+            answered += 1
+        if reader.timed_out:
+            return
+
+
+def _plan(reader: StreamReader, wanted: list[int]) -> list[Stretch]:
+    second = reader.length(1.0)
+    if not reader.has_index:
+        return plan_stretches(
+            wanted,
+            lambda tick: tick - round(SEEK_MARGIN_SECONDS * second),
+            begin=reader.begin,
+            least_gap=round(LEAST_SECONDS_SKIPPED * second),
+        )
+    rate = float(reader.stream.average_rate or 25)
+    return plan_stretches(
+        wanted, _indexed_keyframe(reader), begin=reader.begin, least_gap=round(LEAST_FRAMES_SKIPPED / rate * second)
+    )
+
+
+def _indexed_keyframe(reader: StreamReader) -> Callable[[int], int | None]:
+    """Looks up the last keyframe at or before a tick; indexes may hold decoding times, which are ahead by a delay."""
+    entries = reader.stream.index_entries
+    delay = max(0, reader.begin - entries[0].timestamp)
+
+    def keyframe_before(tick: int) -> int | None:
+        number = entries.search_timestamp(tick - delay, backward=True)
+        return entries[number].timestamp if number >= 0 else None
+
+    return keyframe_before
+
+
+def _play(reader: StreamReader, stretch: Stretch) -> Iterator[Any]:
+    """The frames on screen at the wanted ticks of a stretch; None, back at the beginning, where one is not as promised."""
+    packets = _land(reader, stretch)
+    first = next(packets, None)
+    if first is None:
+        return
+    packets = chain([first], packets)
+    if first.pts is None:
+        yield from _on_screen(_plain(reader, packets), stretch.wanted)
+        return
+    promised: dict[int, int] = {}
+    frames = _on_screen(_needed(reader, packets, stretch.wanted, promised), stretch.wanted)
+    for tick, frame in zip(stretch.wanted, frames, strict=False):
+        kept = not frame.interlaced_frame and (promised.get(tick) == frame.pts or tick < frame.pts)
+        if not kept and reader.problem is None and reader.rewind():
+            yield None
+            return
+        yield frame
+
+
+def _land(reader: StreamReader, stretch: Stretch) -> Iterator[Any]:
+    """The packets from a keyframe that is shown at or before the first wanted tick."""
+    if stretch.start is None:
+        return reader.packets()
+    target = stretch.start
+    while target > reader.begin and reader.can_seek(target):
+        packets = reader.packets()
+        for packet in packets:
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is None or time > stretch.wanted[0]:
+                break
+            if packet.is_keyframe:
+                return chain([packet], packets)
+        target -= reader.length(STEP_BACK_SECONDS)
+    reader.rewind()
+    return reader.packets()
+
+
+def _needed(
+    reader: StreamReader, packets: Iterable[Any], wanted: list[int], promised: dict[int, int]
+) -> Iterator[Any]:
+    """Frames that lead to the wanted ticks; notes the time stamp of the one that is due at each."""
+    context = reader.stream.codec_context
+    discards = context.name in DISCARDING_CODECS and context.field_order == PROGRESSIVE
+    filled = (packet for packet in packets if packet.size)
+    for packet, ticks in packets_needed(filled, wanted):
+        promised.update({tick: max(packet.pts, promised.get(tick, packet.pts)) for tick in ticks})
+        discarded = discards and not ticks and packet.pts is not None
+        context.skip_frame = "NONREF" if discarded else "DEFAULT"
+        yield from reader.decode(packet)
+        if discarded:
+            reader.reached(packet.pts + (packet.duration or 0))
+    context.skip_frame = "DEFAULT"
+    yield from reader.decode(None)
+
+
+def _plain(reader: StreamReader, packets: Iterable[Any]) -> Iterator[Any]:
+    for packet in packets:
+        yield from reader.decode(packet)
+
+
+def _on_screen(frames: Iterator[Any], wanted: list[int]) -> Iterator[Any]:
+    shown = ahead = next(frames, None)
+    for tick in wanted:
+        while ahead is not None and ahead.pts <= tick:
+            shown, ahead = ahead, next(frames, None)
+        if shown is None:
+            return
+        yield shown
