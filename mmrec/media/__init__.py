@@ -75,7 +75,9 @@ def decode_media(
         media.facts = facts_of(container, video, audio)
         if frames is not None:
             pictures_by = start + PICTURE_SHARE * seconds
-            pictures, media.visual_problem = _guarded(lambda: read_pictures(container, video, frames, pictures_by, threads))
+            pictures, media.visual_problem = _guarded(
+                lambda: read_pictures(container, video, frames, pictures_by, threads)
+            )
             if pictures is not None:
                 media.frames_TFHWC, media.frame_spans = pictures.frames_TFHWC, pictures.spans
                 media.facts |= {"rotation": pictures.rotation} if pictures.rotation else {}

@@ -146,7 +146,7 @@ class StreamReader:
         self.container, self.stream, self.deadline = container, stream, deadline
         self.errors: list[str] = []
         self.timed_out = self._out_of_memory = False
-        self.end_seconds = 0.0
+        self._end: int | None = None
         self.reached_end = False
         self._last_pts = -1
         assert stream.time_base is not None
@@ -211,6 +211,33 @@ class StreamReader:
     def has_index(self) -> bool:
         return self.container.format.name in INDEXED_FORMATS and len(self.stream.index_entries) > 1
 
+    def load_index(self) -> None:
+        """Matroska reads its index at the first seek only."""
+        if self.container.format.name == "matroska,webm":
+            self.rewind()
+
+    def keyframe_before(self, ticks: int) -> int | None:
+        """When the last keyframe at or before a time is shown, by the index."""
+        entries = self.stream.index_entries
+        number = entries.search_timestamp(ticks - self._index_delay, backward=True)
+        return entries[number].timestamp + self._index_delay if number >= 0 else None
+
+    def indexed_keyframes(self) -> list[int]:
+        """When the keyframes are shown, ascending; none where the container has no index of the whole stream."""
+        if self.container.format.name not in INDEXED_FORMATS:
+            return []
+        self.seek(self.ticks(self.duration_seconds()))
+        self.rewind()
+        if not self.has_index:
+            return []
+        return [e.timestamp + self._index_delay for e in self.stream.index_entries if e.is_keyframe]
+
+    @property
+    def _index_delay(self) -> int:
+        """By how much the index is early: it may hold the times of decoding."""
+        first = next((e.timestamp for e in self.stream.index_entries if not e.is_discard), self.begin)
+        return max(0, self.begin - first)
+
     def packets(self) -> Iterator[Any]:
         while True:
             try:
@@ -249,7 +276,12 @@ class StreamReader:
 
     def reached(self, ticks: int) -> None:
         """The stream goes on until at least this time."""
-        self.end_seconds = max(self.end_seconds, self.seconds(ticks))
+        self._end = ticks if self._end is None else max(self._end, ticks)
+
+    @property
+    def end_seconds(self) -> float:
+        """Until when the stream goes, as far as it was read."""
+        return 0.0 if self._end is None else max(0.0, self.seconds(self._end))
 
     def note(self, error: av.error.FFmpegError) -> None:
         """Remember what was wrong with the stream."""

@@ -1,8 +1,8 @@
-"""Frames on screen at given moments: those of a plain decode from start to end, with as little decoded as that takes."""
+"""Frames on screen at given moments: those of a plain decode from start to end, for as little decoding as may be."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -35,35 +35,32 @@ def frames_at(reader: StreamReader, wanted: list[int]) -> Iterator[Any]:
             return
 
 
+def keyframe_at(reader: StreamReader, tick: int) -> Any:
+    """The keyframe at or before a tick, decoded alone; None where there is none."""
+    reader.seek(tick)
+    packet = next(reader.packets(), None)
+    frames = [] if packet is None else reader.decode(packet) + reader.decode(None)
+    if frames and not frames[0].interlaced_frame:
+        return frames[0]
+    reader.seek(tick)
+    return next(reader.frames(), None)  # a picture may come in two fields, each in a packet of its own
+
+
 def _plan(reader: StreamReader, wanted: list[int]) -> list[Stretch]:
-    second = reader.length(1.0)
-    if not reader.has_index:
+    reader.load_index()
+    if reader.has_index:
+        rate = float(reader.stream.average_rate or 25)
         return plan_stretches(
-            wanted,
-            lambda tick: tick - round(SEEK_MARGIN_SECONDS * second),
-            begin=reader.begin,
-            least_gap=round(LEAST_SECONDS_SKIPPED * second),
+            wanted, reader.keyframe_before, begin=reader.begin, least_gap=reader.length(LEAST_FRAMES_SKIPPED / rate)
         )
-    rate = float(reader.stream.average_rate or 25)
+    margin = reader.length(SEEK_MARGIN_SECONDS)
     return plan_stretches(
-        wanted, _indexed_keyframe(reader), begin=reader.begin, least_gap=round(LEAST_FRAMES_SKIPPED / rate * second)
+        wanted, lambda tick: tick - margin, begin=reader.begin, least_gap=reader.length(LEAST_SECONDS_SKIPPED)
     )
 
 
-def _indexed_keyframe(reader: StreamReader) -> Callable[[int], int | None]:
-    """Looks up the last keyframe at or before a tick; indexes may hold decoding times, which are ahead by a delay."""
-    entries = reader.stream.index_entries
-    delay = max(0, reader.begin - entries[0].timestamp)
-
-    def keyframe_before(tick: int) -> int | None:
-        number = entries.search_timestamp(tick - delay, backward=True)
-        return entries[number].timestamp if number >= 0 else None
-
-    return keyframe_before
-
-
 def _play(reader: StreamReader, stretch: Stretch) -> Iterator[Any]:
-    """The frames on screen at the wanted ticks of a stretch; None, back at the beginning, where one is not as promised."""
+    """Frames on screen at the wanted ticks of a stretch; None, back at the beginning, where one is not as promised."""
     packets = _land(reader, stretch)
     first = next(packets, None)
     if first is None:
@@ -84,9 +81,9 @@ def _play(reader: StreamReader, stretch: Stretch) -> Iterator[Any]:
 
 def _land(reader: StreamReader, stretch: Stretch) -> Iterator[Any]:
     """The packets from a keyframe that is shown at or before the first wanted tick."""
-    if stretch.start is None:
+    if not stretch.seeks:
         return reader.packets()
-    target = stretch.start
+    target = stretch.wanted[0] - (0 if reader.has_index else reader.length(SEEK_MARGIN_SECONDS))
     while target > reader.begin and reader.can_seek(target):
         packets = reader.packets()
         for packet in packets:
@@ -100,9 +97,7 @@ def _land(reader: StreamReader, stretch: Stretch) -> Iterator[Any]:
     return reader.packets()
 
 
-def _needed(
-    reader: StreamReader, packets: Iterable[Any], wanted: list[int], promised: dict[int, int]
-) -> Iterator[Any]:
+def _needed(reader: StreamReader, packets: Iterable[Any], wanted: list[int], promised: dict[int, int]) -> Iterator[Any]:
     """Frames that lead to the wanted ticks; notes the time stamp of the one that is due at each."""
     context = reader.stream.codec_context
     discards = context.name in DISCARDING_CODECS and context.field_order == PROGRESSIVE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av.error
 import numpy as np
@@ -14,8 +14,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from mmrec.errors import Problem, Reason
-from mmrec.media.container import INDEXED_FORMATS, StreamReader, Unreadable, is_still, required, words_of
-from mmrec.media.frames import frames_at
+from mmrec.media.container import StreamReader, Unreadable, is_still, required, words_of
+from mmrec.media.frames import frames_at, keyframe_at
 from mmrec.sampling import FramePlan, evenly_chosen
 
 MAX_PIXELS = 2**27
@@ -66,8 +66,7 @@ def _still(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> list[_Toke
 
 
 def _keyframes(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> list[_Token]:
-    reader.stream.codec_context.skip_frame = "NONKEY"
-    timestamps = evenly_chosen(_indexed_keyframes(reader), plan.sampling.count)
+    timestamps = evenly_chosen(reader.indexed_keyframes(), plan.sampling.count)
     if timestamps:
         found = _keyframes_by_index(reader, scaler, timestamps)
     else:
@@ -75,32 +74,20 @@ def _keyframes(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> list[_
     return [((seconds, seconds), np.stack([image] * len(plan.offsets))) for seconds, image in found]
 
 
-def _indexed_keyframes(reader: StreamReader) -> list[int]:
-    """Time stamps of the keyframes, ascending; none where the container has no index of the whole stream.
-
-    Matroska reads its index at the first seek.
-    """
-    if reader.container.format.name not in INDEXED_FORMATS:
-        return []
-    reader.seek(reader.ticks(reader.duration_seconds()))
-    reader.rewind()
-    return [entry.timestamp for entry in reader.stream.index_entries if entry.is_keyframe] if reader.has_index else []
-
-
 def _keyframes_by_index(
     reader: StreamReader, scaler: _Scaler, timestamps: list[int]
 ) -> list[tuple[float, NDArray[np.uint8]]]:
     found: dict[int, NDArray[np.uint8]] = {}
     for timestamp in timestamps:
-        reader.seek(timestamp)
-        frame = next((f for f in reader.frames() if f.pts not in found), None)
-        if frame is not None:
+        frame = keyframe_at(reader, timestamp)
+        if frame is not None and frame.pts not in found:
             found[frame.pts] = scaler(frame)
     return [(reader.seconds(pts), image) for pts, image in sorted(found.items())]
 
 
 def _keyframes_in_one_pass(reader: StreamReader, scaler: _Scaler, count: int) -> list[tuple[float, NDArray[np.uint8]]]:
     """Keep every n-th keyframe, doubling n whenever twice the count is held: bounded memory without an index."""
+    reader.stream.codec_context.skip_frame = "NONKEY"
     kept: list[tuple[float, NDArray[np.uint8]]] = []
     step = 1
     for number, frame in enumerate(reader.frames()):
@@ -175,7 +162,12 @@ class _Scaler:
         height, width = (plan.width, plan.height) if quarter_turns % 2 else (plan.height, plan.width)
         scaled_height, scaled_width = self._scaled_size(frame, height, width)
         rgb = self._reformatter.reformat(
-            frame, width=scaled_width, height=scaled_height, format="rgb24", interpolation=plan.interpolation.upper(), threads=1
+            frame,
+            width=scaled_width,
+            height=scaled_height,
+            format="rgb24",
+            interpolation=plan.interpolation.upper(),
+            threads=1,
         )
         image = _place(np.asarray(rgb.to_ndarray(), dtype=np.uint8), height, width)
         return np.ascontiguousarray(np.rot90(image, quarter_turns))

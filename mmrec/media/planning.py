@@ -16,9 +16,9 @@ LOOKAHEAD = 32  # packets; no codec shows a frame more than 16 later than it is 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Wanted ticks that one run of decoding answers, from the keyframe at about `start`; None: from the beginning."""
+    """Wanted ticks that one run of decoding answers: after a seek to the first of them, or from the beginning."""
 
-    start: int | None
+    seeks: bool
     wanted: list[int]
 
 
@@ -35,11 +35,11 @@ def plan_stretches(
     for tick in wanted:
         keyframe = keyframe_before(tick)
         if keyframe is not None and keyframe - position >= least_gap:
-            stretches.append(Stretch(keyframe, [tick]))
+            stretches.append(Stretch(True, [tick]))
         elif stretches:
             stretches[-1].wanted.append(tick)
         else:
-            stretches.append(Stretch(None, [tick]))
+            stretches.append(Stretch(False, [tick]))
         position = tick
     return stretches
 
