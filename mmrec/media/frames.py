@@ -99,7 +99,7 @@ def _land(reader: StreamReader, stretch: Stretch) -> Iterator[Any]:
 
 def _needed(reader: StreamReader, packets: Iterable[Any], wanted: list[int], promised: dict[int, int]) -> Iterator[Any]:
     """Frames that lead to the wanted ticks; notes the time stamp of the one that is due at each."""
-    context = reader.stream.codec_context
+    context: Any = reader.stream.codec_context
     discards = context.name in DISCARDING_CODECS and context.field_order == PROGRESSIVE
     filled = (packet for packet in packets if packet.size)
     for packet, ticks in packets_needed(filled, wanted):

@@ -52,16 +52,17 @@ def read_pictures(
         tokens = _frames_at_times(reader, scaler, plan)
     if not tokens:
         raise reader.nothing("the stream holds no frame")
-    frames_TFHWC = np.stack([frames for _, frames in tokens])
+    images = [image for _, token in tokens for image in token]
+    frames_TFHWC = np.stack(images).reshape(len(tokens), len(plan.offsets), *images[0].shape)
     return Pictures(frames_TFHWC, [span for span, _ in tokens], scaler.rotation), reader.problem
 
 
-_Token = tuple[tuple[float, float], NDArray[np.uint8]]
+_Token = tuple[tuple[float, float], list[NDArray[np.uint8]]]
 
 
 def _still(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> list[_Token]:
     for frame in reader.frames():
-        return [((0.0, 0.0), np.stack([scaler(frame)] * len(plan.offsets)))]
+        return [((0.0, 0.0), [scaler(frame)] * len(plan.offsets))]
     return []
 
 
@@ -71,7 +72,7 @@ def _keyframes(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> list[_
         found = _keyframes_by_index(reader, scaler, timestamps)
     else:
         found = _keyframes_in_one_pass(reader, scaler, plan.sampling.count)
-    return [((seconds, seconds), np.stack([image] * len(plan.offsets))) for seconds, image in found]
+    return [((seconds, seconds), [image] * len(plan.offsets)) for seconds, image in found]
 
 
 def _keyframes_by_index(
@@ -127,9 +128,7 @@ def _tokens_at(reader: StreamReader, scaler: _Scaler, plan: FramePlan, duration:
             continue
         frames = [part if part is not None else parts[0] for part in parts]
         first, last = frames[0][0], max(pts for pts, _ in frames)
-        tokens.setdefault(
-            first, ((reader.seconds(first), reader.seconds(last)), np.stack([image for _, image in frames]))
-        )
+        tokens.setdefault(first, ((reader.seconds(first), reader.seconds(last)), [image for _, image in frames]))
     return list(tokens.values())
 
 
@@ -165,7 +164,7 @@ class _Scaler:
             frame,
             width=scaled_width,
             height=scaled_height,
-            format="rgb24",
+            format="gbrp",  # faster than interleaved RGB, and not at half the resolution of colour
             interpolation=plan.interpolation.upper(),
             threads=1,
         )
