@@ -6,6 +6,7 @@ FFmpeg gets an open descriptor of a regular file and may open nothing else: no p
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import time
@@ -18,7 +19,7 @@ import av.error
 from av.audio.stream import AudioStream
 from av.container import Container, InputContainer
 from av.stream import Discard, Disposition, Stream
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from mmrec.errors import Problem, Reason
@@ -95,6 +96,11 @@ def choose_video(container: InputContainer) -> VideoStream | None:
 def choose_audio(container: InputContainer) -> AudioStream | None:
     best = container.streams.best("audio")
     return best if isinstance(best, AudioStream) else None
+
+
+def is_intra(frame: VideoFrame) -> bool:
+    """Whether a frame stands by itself: containers also mark places as keyframes where a picture is built up anew."""
+    return frame.pict_type in {PictureType.NONE, PictureType.I, PictureType.SI, PictureType.BI}
 
 
 def is_still(container: Container, stream: VideoStream) -> bool:
@@ -176,7 +182,8 @@ class StreamReader:
         return float(ticks * self.time_base) - self.origin_seconds
 
     def ticks(self, seconds: float) -> int:
-        return round((seconds + self.origin_seconds) / self.time_base)
+        """The last tick at or before a time."""
+        return math.floor((seconds + self.origin_seconds) / self.time_base + 1e-6)
 
     def length(self, seconds: float) -> int:
         """A length of time in ticks."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from mmrec.media.container import StreamReader
+from mmrec.media.container import StreamReader, is_intra
 from mmrec.media.planning import Stretch, packets_needed, plan_stretches
 
 LEAST_FRAMES_SKIPPED = 3
@@ -39,11 +39,11 @@ def keyframe_at(reader: StreamReader, tick: int) -> Any:
     """The keyframe at or before a tick, decoded alone; None where there is none."""
     reader.seek(tick)
     packet = next(reader.packets(), None)
-    frames = [] if packet is None else reader.decode(packet) + reader.decode(None)
-    if frames and not frames[0].interlaced_frame:
-        return frames[0]
-    reader.seek(tick)
-    return next(reader.frames(), None)  # a picture may come in two fields, each in a packet of its own
+    frame = next(iter([] if packet is None else reader.decode(packet) + reader.decode(None)), None)
+    if frame is None or frame.interlaced_frame:  # a picture may come in two fields, each in a packet of its own
+        reader.seek(tick)
+        frame = next(reader.frames(), None)
+    return frame if frame is not None and is_intra(frame) else None
 
 
 def _plan(reader: StreamReader, wanted: list[int]) -> list[Stretch]:
@@ -70,9 +70,13 @@ def _play(reader: StreamReader, stretch: Stretch) -> Iterator[Any]:
         yield from _on_screen(_plain(reader, packets), stretch.wanted)
         return
     promised: dict[int, int] = {}
-    frames = _on_screen(_needed(reader, packets, stretch.wanted, promised), stretch.wanted)
-    for tick, frame in zip(stretch.wanted, frames, strict=False):
-        kept = not frame.interlaced_frame and (promised.get(tick) == frame.pts or tick < frame.pts)
+    frames = _needed(reader, packets, stretch.wanted, promised)
+    landed = next(frames, None)
+    if landed is None:
+        return
+    broken = stretch.seeks and not is_intra(landed)
+    for tick, frame in zip(stretch.wanted, _on_screen(chain([landed], frames), stretch.wanted), strict=False):
+        kept = not broken and not frame.interlaced_frame and (promised.get(tick) == frame.pts or tick < frame.pts)
         if not kept and reader.problem is None and reader.rewind():
             yield None
             return

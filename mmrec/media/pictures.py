@@ -9,12 +9,13 @@ import av.error
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from mmrec.errors import Problem, Reason
-from mmrec.media.container import StreamReader, Unreadable, is_still, required, words_of
+from mmrec.media.container import StreamReader, Unreadable, is_intra, is_still, required, words_of
 from mmrec.media.frames import frames_at, keyframe_at
 from mmrec.sampling import FramePlan, evenly_chosen
 
@@ -91,7 +92,7 @@ def _keyframes_in_one_pass(reader: StreamReader, scaler: _Scaler, count: int) ->
     reader.stream.codec_context.skip_frame = "NONKEY"
     kept: list[tuple[float, NDArray[np.uint8]]] = []
     step = 1
-    for number, frame in enumerate(reader.frames()):
+    for number, frame in enumerate(filter(is_intra, reader.frames())):
         if number % step == 0:
             kept.append((reader.seconds(frame.pts), scaler(frame)))
         if len(kept) == 2 * count:
@@ -168,7 +169,8 @@ class _Scaler:
             interpolation=plan.interpolation.upper(),
             threads=1,
         )
-        image = _place(np.asarray(rgb.to_ndarray(), dtype=np.uint8), height, width)
+        green, blue, red = (_plane(plane, scaled_width) for plane in rgb.planes)
+        image = np.stack([_place(plane, height, width) for plane in (red, green, blue)], axis=-1)
         return np.ascontiguousarray(np.rot90(image, quarter_turns))
 
     def _scaled_size(self, frame: VideoFrame, height: int, width: int) -> tuple[int, int]:
@@ -182,12 +184,16 @@ class _Scaler:
         return bound(size[0], height), bound(size[1], width)
 
 
-def _place(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Cut the middle out of a larger image; centre a smaller one on black."""
-    top, left = (image.shape[0] - height) / 2, (image.shape[1] - width) / 2
+def _plane(plane: VideoPlane, width: int) -> NDArray[np.uint8]:
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, :width]
+
+
+def _place(plane: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Cut the middle out of a larger plane; centre a smaller one on black."""
+    top, left = (plane.shape[0] - height) / 2, (plane.shape[1] - width) / 2
     if top >= 0 and left >= 0:
-        return image[round(top) : round(top) + height, round(left) : round(left) + width]
-    canvas = np.zeros((height, width, 3), np.uint8)
+        return plane[round(top) : round(top) + height, round(left) : round(left) + width]
+    canvas = np.zeros((height, width), np.uint8)
     y, x = round(-top), round(-left)
-    canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
+    canvas[y : y + plane.shape[0], x : x + plane.shape[1]] = plane
     return canvas
