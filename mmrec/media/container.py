@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -157,6 +158,7 @@ class StreamReader:
         self._last_pts = -1
         assert stream.time_base is not None
         self.time_base = stream.time_base
+        self._ticks_per_second = float(1 / stream.time_base)
         self.origin_seconds = (container.start_time or 0) / av.time_base
         for other in container.streams:
             other.discard = Discard.default if other is stream else Discard.all
@@ -179,15 +181,15 @@ class StreamReader:
         return Unreadable(problem.reason, problem.detail)
 
     def seconds(self, ticks: int) -> float:
-        return float(ticks * self.time_base) - self.origin_seconds
+        return ticks * self.time_base.numerator / self.time_base.denominator - self.origin_seconds
 
     def ticks(self, seconds: float) -> int:
         """The last tick at or before a time."""
-        return math.floor((seconds + self.origin_seconds) / self.time_base + 1e-6)
+        return math.floor((seconds + self.origin_seconds) * self._ticks_per_second + 1e-6)
 
     def length(self, seconds: float) -> int:
         """A length of time in ticks."""
-        return round(seconds / self.time_base)
+        return round(seconds * self._ticks_per_second)
 
     @property
     def begin(self) -> int:
@@ -239,7 +241,7 @@ class StreamReader:
             return []
         return [e.timestamp + self._index_delay for e in self.stream.index_entries if e.is_keyframe]
 
-    @property
+    @cached_property
     def _index_delay(self) -> int:
         """By how much the index is early: it may hold the times of decoding."""
         first = next((e.timestamp for e in self.stream.index_entries if not e.is_discard), self.begin)
@@ -275,15 +277,17 @@ class StreamReader:
             self.note(error)
             return []
         for frame in frames:
-            if frame.pts is None:
-                frame.pts = frame.dts if frame.dts is not None else self._last_pts + 1
-            self._last_pts = frame.pts
-            self.reached(frame.pts + self._length(frame))
+            pts = frame.pts
+            if pts is None:
+                pts = frame.pts = frame.dts if frame.dts is not None else self._last_pts + 1
+            self._last_pts = pts
+            self.reached(pts + self._length(frame))
         return frames
 
     def reached(self, ticks: int) -> None:
         """The stream goes on until at least this time."""
-        self._end = ticks if self._end is None else max(self._end, ticks)
+        if self._end is None or ticks > self._end:
+            self._end = ticks
 
     @property
     def end_seconds(self) -> float:

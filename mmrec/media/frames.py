@@ -107,12 +107,14 @@ def _needed(reader: StreamReader, packets: Iterable[Any], wanted: list[int], pro
     discards = context.name in DISCARDING_CODECS and context.field_order == PROGRESSIVE
     filled = (packet for packet in packets if packet.size)
     for packet, ticks in packets_needed(filled, wanted):
-        promised.update({tick: max(packet.pts, promised.get(tick, packet.pts)) for tick in ticks})
-        discarded = discards and not ticks and packet.pts is not None
+        pts = packet.pts
+        for tick in ticks:
+            promised[tick] = max(pts, promised.get(tick, pts))
+        discarded = discards and not ticks and pts is not None
         context.skip_frame = "NONREF" if discarded else "DEFAULT"
         yield from reader.decode(packet)
         if discarded:
-            reader.reached(packet.pts + (packet.duration or 0))
+            reader.reached(pts + (packet.duration or 0))
     context.skip_frame = "DEFAULT"
     yield from reader.decode(None)
 

@@ -54,7 +54,7 @@ class Stamped(Protocol):
 P = TypeVar("P", bound=Stamped)
 
 
-def packets_needed(packets: Iterable[P], wanted: Sequence[int]) -> Iterator[tuple[P, list[int]]]:
+def packets_needed(packets: Iterable[P], wanted: Sequence[int]) -> Iterator[tuple[P, Sequence[int]]]:
     """The packets that lead to the wanted ticks, in the order of decoding, each with the ticks at which it is shown.
 
     A frame is shown from its own time stamp until the next one's. Packets that are not shown at any wanted tick need
@@ -64,11 +64,12 @@ def packets_needed(packets: Iterable[P], wanted: Sequence[int]) -> Iterator[tupl
     stamps: list[int] = []
     last = wanted[-1]
     for packet in packets:
-        if packet.dts is not None and packet.dts > last:
+        pts, dts = packet.pts, packet.dts
+        if dts is not None and dts > last:
             break  # it and all after it are shown later
         window.append(packet)
-        if packet.pts is not None:
-            insort(stamps, packet.pts)
+        if pts is not None:
+            insort(stamps, pts)
             if len(stamps) > 2 * LOOKAHEAD:
                 del stamps[0]
         if len(window) > LOOKAHEAD:
@@ -80,10 +81,11 @@ def packets_needed(packets: Iterable[P], wanted: Sequence[int]) -> Iterator[tupl
     yield from rest
 
 
-def _shown_at(packet: Stamped, stamps: list[int], wanted: Sequence[int]) -> list[int]:
-    if packet.pts is None:
-        return []
-    following = bisect_right(stamps, packet.pts)
-    begin = bisect_left(wanted, packet.pts)
-    end = bisect_left(wanted, stamps[following]) if following < len(stamps) else len(wanted)
-    return list(wanted[begin:end])
+def _shown_at(packet: Stamped, stamps: list[int], wanted: Sequence[int]) -> Sequence[int]:
+    pts = packet.pts
+    if pts is None:
+        return ()
+    following = bisect_right(stamps, pts)
+    begin = bisect_left(wanted, pts)
+    end = bisect_left(wanted, stamps[following], begin) if following < len(stamps) else len(wanted)
+    return wanted[begin:end]
