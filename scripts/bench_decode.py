@@ -67,6 +67,7 @@ class Result:
     milliseconds: float | None = None
     processor_milliseconds: float | None = None  # of all its threads
     times_slower: float | None = None  # than mmrec uniform
+    times_the_work: float | None = None  # of mmrec uniform, in processor time
     frames: str = "right"  # or what is wrong with them
 
 
@@ -77,6 +78,7 @@ class Verdict:
     name: str
     against: str
     ratio: float
+    processor_ratio: float
     bar: float
 
     @property
@@ -114,7 +116,7 @@ def main() -> int:
             "verdicts": [asdict(v) | {"met": v.is_met} for v in verdicts],
         }
         arguments.out.write_text(json.dumps({"machine": machine(), **tables}, indent=2))
-    return int(any(r.contestant == "mmrec uniform" and r.frames == "not the same" for r in results))
+    return int(any(r.contestant == "mmrec uniform" and r.frames == "other frames" for r in results))
 
 
 def run_with_ffmpeg_lent() -> int:
@@ -132,19 +134,17 @@ def run_with_ffmpeg_lent() -> int:
 # --- contestants ------------------------------------------------------------------------------------------------------
 
 
-def contestants(clip: Clip, threads: int) -> dict[str, Sample]:
-    """Ways to sample the clip; each returns its frames as (N, H, W, 3) or as a list of (H, W, 3)."""
-    ways = {
-        "mmrec uniform": mmrec_way(clip, "uniform", threads),
-        "mmrec keyframes": mmrec_way(clip, "keyframes", threads),
+def contestants(clip: Clip, threads: int) -> dict[str, Callable[[], Sample]]:
+    """What makes ready each way to sample the clip; a sample is its frames, (N, H, W, 3) or a list of (H, W, 3)."""
+    return {
+        "mmrec uniform": lambda: mmrec_way(clip, "uniform", threads),
+        "mmrec keyframes": lambda: mmrec_way(clip, "keyframes", threads),
+        "TorchCodec exact": lambda: torchcodec_way(clip, "exact", threads),
+        "TorchCodec approximate": lambda: torchcodec_way(clip, "approximate", threads),
+        "decord": lambda: decord_way(clip, threads),
+        "OpenCV grab": lambda: opencv_way(clip, threads, seek=False),
+        "OpenCV seek": lambda: opencv_way(clip, threads, seek=True),
     }
-    if find_spec("torchcodec"):
-        ways |= {f"TorchCodec {mode}": torchcodec_way(clip, mode, threads) for mode in ("exact", "approximate")}
-    if find_spec("decord"):
-        ways["decord"] = decord_way(clip, threads)
-    if find_spec("cv2"):
-        ways |= {f"OpenCV {how}": opencv_way(clip, threads, seek=how == "seek") for how in ("grab", "seek")}
-    return ways
 
 
 def mmrec_way(clip: Clip, mode: Any, threads: int) -> Sample:
@@ -225,11 +225,18 @@ def opencv_way(clip: Clip, threads: int, *, seek: bool) -> Sample:
 
 
 def race(clip: Clip, threads: int, seconds: float) -> list[Result]:
-    ways = contestants(clip, threads)
-    results = {name: Result(clip.path.name, threads, name) for name in ways}
-    for name, sample in ways.items():
+    results: dict[str, Result] = {}
+    running: dict[str, Sample] = {}
+    for name, prepare in contestants(clip, threads).items():
+        results[name] = Result(clip.path.name, threads, name)
+        try:
+            sample = prepare()
+        except (ImportError, OSError, RuntimeError) as error:
+            results[name].frames = f"not available: {str(error).splitlines()[0]}"
+            continue
         results[name].frames = compare(clip, name, sample)
-    running = {name: sample for name, sample in ways.items() if not results[name].frames.startswith("failed")}
+        if not results[name].frames.startswith("failed"):
+            running[name] = sample
     rounds: list[dict[str, tuple[float, float]]] = []
     start = time.perf_counter()
     while len(rounds) < 2 or (seconds and (len(rounds) < 3 or time.perf_counter() - start < seconds)):
@@ -237,7 +244,9 @@ def race(clip: Clip, threads: int, seconds: float) -> list[Result]:
     for name in running:
         results[name].milliseconds = 1000 * statistics.median(turn[name][0] for turn in rounds)
         results[name].processor_milliseconds = 1000 * statistics.median(turn[name][1] for turn in rounds)
-        results[name].times_slower = statistics.median(turn[name][0] / turn["mmrec uniform"][0] for turn in rounds)
+        against = [(turn[name], turn["mmrec uniform"]) for turn in rounds]
+        results[name].times_slower = statistics.median(other[0] / own[0] for other, own in against)
+        results[name].times_the_work = statistics.median(other[1] / own[1] for other, own in against)
     return list(results.values())
 
 
@@ -261,11 +270,11 @@ def compare(clip: Clip, name: str, sample: Sample) -> str:
     if name == "mmrec uniform":
         distinct = [right for k, (_, right, _) in enumerate(clip.right) if k == 0 or right is not clip.right[k - 1][1]]
         same = len(frames) == len(distinct) and all(map(np.array_equal, frames, map(middle, distinct)))
-        return "right" if same else "not the same, but the file is damaged" if clip.damaged else "not the same"
+        return "right" if same else "other frames: the file is damaged" if clip.damaged else "other frames"
     if len(frames) != len(clip.right):
-        return f"{len(frames)} frames"
+        return f"{len(frames)} frames instead of {len(clip.right)}"
     wrong = sum(not is_right(frame, *clip.right[k]) for k, frame in enumerate(frames))
-    return f"{wrong} wrong" if wrong else "right"
+    return f"{wrong} wrong frames" if wrong else "right"
 
 
 def is_right(frame: Image, before: Image, right: Image, after: Image) -> bool:
@@ -286,13 +295,14 @@ def judge(clip: Clip, results: list[Result]) -> list[Verdict]:
     if not peers:
         return []
     best = min(peers, key=lambda r: r.times_slower or 0.0)
+    least_work = min(r.times_the_work or 0.0 for r in peers)
     keyframes = next(r for r in results if r.contestant == "mmrec keyframes")
-    assert best.times_slower and keyframes.times_slower
-    file, threads = clip.path.name, best.threads
-    verdicts = [Verdict(file, threads, "uniform", best.contestant, best.times_slower, UNIFORM_BAR)]
+    assert best.times_slower and keyframes.times_slower and keyframes.times_the_work
+    file, threads, name = clip.path.name, best.threads, best.contestant
+    verdicts = [Verdict(file, threads, "uniform", name, best.times_slower, least_work, UNIFORM_BAR)]
     if clip.sparse_keyframes:
-        ratio = best.times_slower / keyframes.times_slower
-        verdicts.append(Verdict(file, threads, "keyframes", best.contestant, ratio, KEYFRAMES_BAR))
+        ratios = best.times_slower / keyframes.times_slower, least_work / keyframes.times_the_work
+        verdicts.append(Verdict(file, threads, "keyframes", name, *ratios, KEYFRAMES_BAR))
     return verdicts
 
 
@@ -305,11 +315,14 @@ def print_contest(clip: Clip, results: list[Result], verdicts: list[Verdict]) ->
             figures = (
                 f"{result.milliseconds:9.1f} ms {result.times_slower:6.2f} x {result.processor_milliseconds:9.1f} ms"
             )
-        wrong = "" if result.frames == "right" else f"  frames: {result.frames}"
+        wrong = "" if result.frames == "right" else f"  {result.frames}"
         print(f"  {result.contestant:24}{figures}{wrong}")
     for verdict in verdicts:
         word = "met" if verdict.is_met else "MISSED"
         print(f"  {verdict.name}: {verdict.ratio:.2f} times as fast as {verdict.against}; bar {verdict.bar:g}: {word}")
+        print(
+            f"  {'':{len(verdict.name)}}  the thriftiest peer takes {verdict.processor_ratio:.2f} times its processor time"
+        )
     sys.stdout.flush()
 
 
