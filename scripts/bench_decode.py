@@ -320,9 +320,8 @@ def print_contest(clip: Clip, results: list[Result], verdicts: list[Verdict]) ->
     for verdict in verdicts:
         word = "met" if verdict.is_met else "MISSED"
         print(f"  {verdict.name}: {verdict.ratio:.2f} times as fast as {verdict.against}; bar {verdict.bar:g}: {word}")
-        print(
-            f"  {'':{len(verdict.name)}}  the thriftiest peer takes {verdict.processor_ratio:.2f} times its processor time"
-        )
+        work = f"{verdict.processor_ratio:.2f} times the processor time"
+        print(f"  {'':{len(verdict.name)}}  the thriftiest peer takes {work}")
     sys.stdout.flush()
 
 
