@@ -30,7 +30,7 @@ from mmrec.presets import LIGHT_TEXT_FALLBACK, EncoderSpec, Preset
 from mmrec.sampling import FramePlan, SoundPlan
 from mmrec.store import EncoderRecord
 
-DECODER_REVISION = 1
+DECODER_REVISION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,10 @@ class FrameSampling:
     `uniform`: the middles of `count` equal parts of its duration. `keyframes`: up to `count` of its keyframes,
     evenly chosen; the cheapest by far on long files. `fps`: one frame every 1 / `fps` seconds, thinned evenly where
     that would be more than `count`.
+
+    Eight uniform frames are the default because their mean descriptor is that of all frames (cosine 0.9995 or more on
+    five clips of 10 to 60 s, 0.995 with four frames), and more of them buy little. Keyframes cost a tenth, but they lie
+    where the encoder put them, often at cuts and few: cosine 0.945 to 0.99. They are for long files and large catalogs.
     """
 
     mode: FrameMode = "uniform"

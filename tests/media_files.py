@@ -45,20 +45,25 @@ def write_video(
     keyframe_every: int = 12,
     timestamps: Sequence[float] | None = None,
     rotation: float = 0,
+    b_frames: int | None = None,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """Write painted frames and, with `sound_seconds`, a tone beside them; `path` names the container by its suffix.
 
     `size` is (width, height). `timestamps` are the seconds at which the frames appear, else they follow `rate`.
-    `rotation` is what the container asks the player to turn the picture by, in degrees.
+    `rotation` is what the container asks the player to turn the picture by, in degrees. `options` are the codec's,
+    `container_options` the muxer's.
     """
-    with av.open(str(path), "w") as container:
-        video = container.add_stream(codec, rate=rate, options=_lossless_options(codec))
+    with av.open(str(path), "w", options=container_options) as container:
+        video = container.add_stream(codec, rate=rate, options=_lossless_options(codec) | (options or {}))
         assert isinstance(video, VideoStream)
         video.width, video.height = size
         video.pix_fmt = pix_fmt
         video.codec_context.time_base = Fraction(1, TICKS_PER_SECOND if timestamps else rate)
         video.codec_context.gop_size = keyframe_every
-        video.codec_context.max_b_frames = 0 if timestamps else 2
+        default_b_frames = 0 if timestamps else 2
+        video.codec_context.max_b_frames = default_b_frames if b_frames is None else b_frames
         if rotation:
             video.set_display_rotation(rotation)
         sound = None if sound_seconds is None else _add_sound(container, _sound_codec(path), sample_rate, channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tracemalloc
 from fractions import Fraction
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmrec.errors import Reason
 from mmrec.media import DecodedMedia, decode_media
+from mmrec.media.container import StreamReader
 from mmrec.media.pictures import _Scaler
 from mmrec.sampling import FramePlan, FrameSampling, SoundPlan, SoundSampling
 
@@ -85,32 +87,51 @@ def test_offsets_add_frames_to_a_token(tmp_path: Path) -> None:
     assert decoded.frame_spans == [pytest.approx((1.0, 1.25)), pytest.approx((3.0, 3.25))]
 
 
+IRREGULAR = [0.08 * k + 0.3 * (k // 20) for k in range(240)]
 VIDEOS = {
-    "h264_b_frames.mp4": {"codec": "libx264"},
-    "h264_open_gop.mkv": {"codec": "libx264"},
+    "b_frames.mp4": {},
+    "b_pyramid.mp4": {"b_frames": 7, "options": {"x264-params": "b-adapt=0:b-pyramid=normal"}},
+    "no_b_frames.mp4": {"b_frames": 0},
+    "open_gop.mp4": {"b_frames": 4, "options": {"x264-params": "open-gop=1:b-adapt=0"}},
+    "open_gop.mkv": {"b_frames": 4, "options": {"x264-params": "open-gop=1:b-adapt=0"}},
+    "open_gop.ts": {"b_frames": 4, "options": {"x264-params": "open-gop=1:b-adapt=0"}},
+    "intra_refresh.mp4": {"b_frames": 0, "options": {"x264-params": "intra-refresh=1"}},
+    "interlaced.mp4": {"size": (64, 64), "options": {"x264-params": "interlaced=1"}},
+    "fragmented.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "intra_only.mp4": {"keyframe_every": 1, "b_frames": 0},
+    "variable.mkv": {"timestamps": IRREGULAR},
+    "variable_b_frames.mkv": {"timestamps": IRREGULAR, "b_frames": 3},
+    "variable_b_frames.mp4": {"timestamps": IRREGULAR, "b_frames": 3},
+    "h264.ts": {},
+    "h264.flv": {},
+    "h265.mp4": {"codec": "libx265", "size": (128, 96), "b_frames": 4, "options": {"x265-params": "log-level=none"}},
     "mpeg4.avi": {"codec": "mpeg4"},
-    "h264.ts": {"codec": "libx264"},
-    "vp8.webm": {"codec": "libvpx"},
+    "mpeg4.mp4": {"codec": "mpeg4"},
     "mpeg2.mpg": {"codec": "mpeg2video", "rate": 25},
-    "h264.flv": {"codec": "libx264"},
-    "variable.mkv": {"timestamps": [0.08 * k + 0.3 * (k // 20) for k in range(240)]},
+    "vp8.webm": {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
+    "vp9.webm": {
+        "codec": "libvpx-vp9",
+        "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "realtime"},
+    },
 }
 
 
 @pytest.mark.parametrize("name", VIDEOS)
 def test_seeking_gives_the_frames_of_a_sequential_decode(tmp_path: Path, name: str) -> None:
-    path = write_video(tmp_path / name, frames=240, keyframe_every=48, **VIDEOS[name])  # type: ignore[arg-type]
-    for count in (1, 3, 7, 16):
+    path = write_video(tmp_path / name, **({"frames": 240, "keyframe_every": 48} | VIDEOS[name]))  # type: ignore[arg-type]
+    for count in (1, 3, 7, 16, 240):
         assert_same_as_sequential(path, frame_plan(count=count, offsets=(0.0, 0.2)))
+    assert_same_as_sequential(path, frame_plan(count=16), threads=2)
 
 
 def test_seeking_gives_the_frames_of_a_sequential_decode_on_real_files(shared_media: Path) -> None:
     for path in {*shared_media.glob("*.mp4"), *shared_media.glob("*.mov")} - {shared_media / "corrupted.mp4"}:
-        assert_same_as_sequential(path, frame_plan(count=5))
+        for count in (5, 16, 64):
+            assert_same_as_sequential(path, frame_plan(count=count))
 
 
-def assert_same_as_sequential(path: Path, plan: FramePlan) -> None:
-    decoded = decode_media(path, plan, None)
+def assert_same_as_sequential(path: Path, plan: FramePlan, *, threads: int = 1) -> None:
+    decoded = decode_media(path, plan, None, threads=threads)
     frames, spans = sequential(path, plan)
     assert decoded.frame_spans == [pytest.approx(span, abs=1e-6) for span in spans]
     assert decoded.frames_TFHWC is not None
@@ -136,11 +157,75 @@ def sequential(path: Path, plan: FramePlan) -> tuple[NDArray[np.uint8], list[tup
                 continue
         tokens: dict[int, tuple[list[NDArray[np.uint8]], tuple[float, float]]] = {}
         for time in plan.sampling.times(duration):
-            ticks = [round((begin + time + offset) / stream.time_base) for offset in plan.offsets]
+            ticks = [math.floor((begin + time + offset) / stream.time_base + 1e-6) for offset in plan.offsets]
             shown = [next((f for f in reversed(decoded) if f[0] <= tick), decoded[0]) for tick in ticks]
             span = tuple(float(pts * stream.time_base) - origin for pts, _ in (shown[0], shown[-1]))
             tokens.setdefault(shown[0][0], ([image for _, image in shown], span))  # type: ignore[arg-type]
     return np.stack([np.stack(images) for images, _ in tokens.values()]), [span for _, span in tokens.values()]
+
+
+def test_a_moment_between_two_ticks_shows_the_earlier_frame(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", frames=12, rate=12)
+    assert numbers(decode_media(path, frame_plan(count=5), None)) == [1, 3, 6, 8, 10]
+
+
+@pytest.mark.parametrize("name", ["b_pyramid.mp4", "open_gop.mp4", "open_gop.mkv", "interlaced.mp4", "mpeg4.avi"])
+def test_keyframes_are_those_of_a_sequential_decode(tmp_path: Path, name: str) -> None:
+    path = write_video(tmp_path / name, **({"frames": 240, "keyframe_every": 48} | VIDEOS[name]))  # type: ignore[arg-type]
+    plan = frame_plan("keyframes", count=240)
+    decoded = decode_media(path, plan, None)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        scaler = _Scaler(plan, stream)
+        keyframes = [scaler(frame) for frame in container.decode(stream) if frame.key_frame]
+    assert decoded.frames_TFHWC is not None
+    np.testing.assert_array_equal(decoded.frames_TFHWC[:, 0], keyframes)
+
+
+def test_a_place_to_refresh_from_is_no_keyframe(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=240, keyframe_every=48, **VIDEOS["intra_refresh.mp4"])  # type: ignore[arg-type]
+    assert numbers(decode_media(path, frame_plan("keyframes", count=16), None)) == [0]
+
+
+def test_colour_comes_at_its_full_resolution(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    pixels_HWC = np.zeros((48, 64, 3), np.uint8)
+    pixels_HWC[:, ::2], pixels_HWC[:, 1::2] = (255, 0, 0), (0, 0, 255)
+    with av.open(str(path), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels_HWC, format="rgb24")))
+        container.mux(stream.encode(None))
+    decoded = decode_media(path, frame_plan(), None)
+    assert decoded.frames_TFHWC is not None
+    np.testing.assert_allclose(decoded.frames_TFHWC[0, 0].astype(int), pixels_HWC, atol=2)
+
+
+class Counted:
+    """Counts the packets that reach the decoder, and those of them that it may leave out."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.decoded = self.left_out = 0
+        plain = StreamReader.decode
+
+        def decode(reader: StreamReader, packet: object) -> list[object]:
+            self.decoded += packet is not None
+            self.left_out += packet is not None and reader.stream.codec_context.skip_frame == "NONREF"
+            return plain(reader, packet)
+
+        monkeypatch.setattr(StreamReader, "decode", decode)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_little_is_decoded(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / f"a{suffix}", frames=480, keyframe_every=60, b_frames=3)
+    counted = Counted(monkeypatch)
+    decode_media(path, frame_plan(count=3), None)  # frames 80, 240 and 400: 20, 0 and 40 after their keyframes
+    assert counted.decoded < 20 + 0 + 40 + 3 * 4
+    assert counted.left_out > 0.4 * counted.decoded
+    counted = Counted(monkeypatch)
+    decode_media(path, frame_plan("keyframes", count=4), None)
+    assert counted.decoded == 4
 
 
 def test_rotated_video_comes_upright(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ FFmpeg gets an open descriptor of a regular file and may open nothing else: no p
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ import av.error
 from av.audio.stream import AudioStream
 from av.container import Container, InputContainer
 from av.stream import Discard, Disposition, Stream
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from mmrec.errors import Problem, Reason
@@ -98,6 +99,11 @@ def choose_audio(container: InputContainer) -> AudioStream | None:
     return best if isinstance(best, AudioStream) else None
 
 
+def is_intra(frame: VideoFrame) -> bool:
+    """Whether a frame stands by itself: containers also mark places as keyframes where a picture is built up anew."""
+    return frame.pict_type in {PictureType.NONE, PictureType.I, PictureType.SI, PictureType.BI}
+
+
 def is_still(container: Container, stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic) or container.format.name.endswith("_pipe")
 
@@ -143,24 +149,27 @@ class StreamReader:
     Damage is noted and passed over; after `MAX_READ_ERRORS` the container is not read any further.
     """
 
-    def __init__(self, container: InputContainer, stream: Stream, deadline: float) -> None:
+    def __init__(self, container: InputContainer, stream: Stream, deadline: float, threads: int = 1) -> None:
         self.container, self.stream, self.deadline = container, stream, deadline
         self.errors: list[str] = []
-        self._timed_out = self._out_of_memory = False
-        self.end_seconds = 0.0
+        self.timed_out = self._out_of_memory = False
+        self._end: int | None = None
         self.reached_end = False
+        self._last_pts = -1
         assert stream.time_base is not None
         self.time_base = stream.time_base
+        self._ticks_per_second = float(1 / stream.time_base)
         self.origin_seconds = (container.start_time or 0) / av.time_base
         for other in container.streams:
             other.discard = Discard.default if other is stream else Discard.all
-        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_count = threads
+        stream.codec_context.thread_type = "FRAME"
 
     @property
     def problem(self) -> Problem | None:
         if self._out_of_memory:
             return Problem(Reason.OUT_OF_MEMORY, "decoding needs more memory than a worker may have")
-        if self._timed_out:
+        if self.timed_out:
             return Problem(Reason.TIMEOUT, f"decoded as far as {self.end_seconds:.1f} s in the time that an item has")
         if not self.errors:
             return None
@@ -172,36 +181,78 @@ class StreamReader:
         return Unreadable(problem.reason, problem.detail)
 
     def seconds(self, ticks: int) -> float:
-        return float(ticks * self.time_base) - self.origin_seconds
+        return ticks * self.time_base.numerator / self.time_base.denominator - self.origin_seconds
 
     def ticks(self, seconds: float) -> int:
-        return round((seconds + self.origin_seconds) / self.time_base)
+        """The last tick at or before a time."""
+        return math.floor((seconds + self.origin_seconds) * self._ticks_per_second + 1e-6)
+
+    def length(self, seconds: float) -> int:
+        """A length of time in ticks."""
+        return round(seconds * self._ticks_per_second)
+
+    @property
+    def begin(self) -> int:
+        """The tick of the first frame, as far as the header tells."""
+        return self.ticks(0.0) if self.stream.start_time is None else self.stream.start_time
 
     def seek(self, ticks: int) -> None:
         self.reached_end = False
         self.container.seek(ticks, stream=self.stream)
 
-    def rewind(self) -> None:
+    def can_seek(self, ticks: int) -> bool:
+        """Seek, and whether that worked."""
+        try:
+            self.seek(ticks)
+        except av.error.FFmpegError:
+            return False
+        return True
+
+    def rewind(self) -> bool:
         """Back to the first frame: some containers need to be asked for a moment before it, others refuse that.
 
-        Where neither works, reading goes on from where it is.
+        Where neither works, reading goes on from where it is, and False is returned.
         """
         start = min(self.stream.start_time or 0, self.ticks(0.0))
-        for ticks in (start - round(1 / self.time_base), start):
-            with suppress(av.error.FFmpegError):
-                self.seek(ticks)
-                return
+        return self.can_seek(start - self.length(1.0)) or self.can_seek(start)
 
     @property
     def has_index(self) -> bool:
         return self.container.format.name in INDEXED_FORMATS and len(self.stream.index_entries) > 1
+
+    def load_index(self) -> None:
+        """Matroska reads its index at the first seek only."""
+        if self.container.format.name == "matroska,webm":
+            self.rewind()
+
+    def keyframe_before(self, ticks: int) -> int | None:
+        """When the last keyframe at or before a time is shown, by the index."""
+        entries = self.stream.index_entries
+        number = entries.search_timestamp(ticks - self._index_delay, backward=True)
+        return entries[number].timestamp + self._index_delay if number >= 0 else None
+
+    def indexed_keyframes(self) -> list[int]:
+        """When the keyframes are shown, ascending; none where the container has no index of the whole stream."""
+        if self.container.format.name not in INDEXED_FORMATS:
+            return []
+        self.seek(self.ticks(self.duration_seconds()))
+        self.rewind()
+        if not self.has_index:
+            return []
+        return [e.timestamp + self._index_delay for e in self.stream.index_entries if e.is_keyframe]
+
+    @cached_property
+    def _index_delay(self) -> int:
+        """By how much the index is early: it may hold the times of decoding."""
+        first = next((e.timestamp for e in self.stream.index_entries if not e.is_discard), self.begin)
+        return max(0, self.begin - first)
 
     def packets(self) -> Iterator[Any]:
         while True:
             try:
                 for packet in self.container.demux(self.stream):
                     if time.monotonic() > self.deadline:
-                        self._timed_out = True
+                        self.timed_out = True
                         return
                     yield packet
                 self.reached_end = True
@@ -213,21 +264,35 @@ class StreamReader:
 
     def frames(self) -> Iterator[Any]:
         """Frames in the order of presentation, each with a time stamp."""
-        last = None
         for packet in self.packets():
-            try:
-                decoded = packet.decode()
-            except av.error.EOFError:
-                continue
-            except av.error.FFmpegError as error:
-                self.note(error)
-                continue
-            for frame in decoded:
-                if frame.pts is None:
-                    frame.pts = frame.dts if frame.dts is not None else (0 if last is None else last + 1)
-                last = frame.pts
-                self.end_seconds = max(self.end_seconds, self.seconds(last + self._length(frame)))
-                yield frame
+            yield from self.decode(packet)
+
+    def decode(self, packet: Any) -> list[Any]:
+        """The frames that come out when a packet goes in, each with a time stamp; None asks for those held back."""
+        try:
+            frames: list[Any] = self.stream.codec_context.decode(packet)  # type: ignore[attr-defined]
+        except av.error.EOFError:
+            return []
+        except av.error.FFmpegError as error:
+            self.note(error)
+            return []
+        for frame in frames:
+            pts = frame.pts
+            if pts is None:
+                pts = frame.pts = frame.dts if frame.dts is not None else self._last_pts + 1
+            self._last_pts = pts
+            self.reached(pts + self._length(frame))
+        return frames
+
+    def reached(self, ticks: int) -> None:
+        """The stream goes on until at least this time."""
+        if self._end is None or ticks > self._end:
+            self._end = ticks
+
+    @property
+    def end_seconds(self) -> float:
+        """Until when the stream goes, as far as it was read."""
+        return 0.0 if self._end is None else max(0.0, self.seconds(self._end))
 
     def note(self, error: av.error.FFmpegError) -> None:
         """Remember what was wrong with the stream."""
