@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from mmrec import ranker as module
+from mmrec import scan
 from mmrec.ranker import Ranker, RankingError, diversify
 
 
@@ -24,8 +25,8 @@ def reference(users_UD, vectors_ID, bias_I, k, hidden_UI=None, allowed_I=None): 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ITEMS_AT_ONCE", 100)
-    monkeypatch.setattr(module, "SCORES_AT_ONCE", 700)
+    monkeypatch.setattr(scan, "SCORES_AT_ONCE", {"cpu": 700})
+    monkeypatch.setattr(module, "USERS_AT_ONCE", {"cpu": 7})
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -1,0 +1,225 @@
+"""One pass over all items in a fast type, after which the exact best of most users are known.
+
+1. Items are scored in a fast type, such as bfloat16; of each group of neighbouring items the greatest score is kept.
+2. How far such a score may be from the true one is bounded. At least k items truly reach the k-th greatest of the kept
+   scores less that bound, so a group whose greatest score, plus the bound, stays below it holds none of the best k.
+3. The items of the few groups left are scored in float32 and sifted by the same rule; what is left then, in float64.
+
+A user with more groups left than are looked at, as where many items tie, is reported as not settled.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+LARGEST_GROUP = 16
+"""Item vectors come padded to a multiple of it."""
+
+SPARE_GROUPS = 64
+SCORES_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}  # what stays in the cache between scoring and grouping
+SIFTED_AT_ONCE = {"cpu": 2**23, "cuda": 2**29}  # numbers, in the vectors that are scored again
+BLOCK = 2**14
+OVERFLOW = 1e38
+
+
+class Hidden:
+    """Pairs of a user and an item that may not be listed together: every entry of a matrix, whatever its value."""
+
+    def __init__(self, exclude_UI: sp.csr_array, device: str) -> None:
+        self._num_items = exclude_UI.shape[1]
+        users_N = np.repeat(np.arange(exclude_UI.shape[0]), np.diff(exclude_UI.indptr))
+        items_N = exclude_UI.indices.astype(np.int64)
+        order_N = np.argsort(items_N, kind="stable")
+        self._sorted_N = items_N[order_N]
+        self._items_N = torch.from_numpy(self._sorted_N).to(device)
+        self._users_N = torch.from_numpy(users_N[order_N]).to(device)
+        self._pairs_N = torch.from_numpy(np.sort(users_N * self._num_items + items_N)).to(device)
+
+    def within(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pairs with items from `start` to `stop`: items, counted from `start`, and users."""
+        low, high = np.searchsorted(self._sorted_N, [start, stop])
+        return self._items_N[low:high] - start, self._users_N[low:high]
+
+    def holds(self, users_P: torch.Tensor, items_P: torch.Tensor) -> torch.Tensor:
+        """Which of these pairs `(P,)` are hidden."""
+        if not len(self._pairs_N):
+            return torch.zeros_like(users_P, dtype=torch.bool)
+        pairs_P = users_P * self._num_items + items_P
+        places_P = torch.searchsorted(self._pairs_N, pairs_P).clamp(max=len(self._pairs_N) - 1)
+        return torch.eq(self._pairs_N[places_P], pairs_P)
+
+
+class Best(NamedTuple):
+    """The best items of each user, best first, equal scores by ascending row; -1 and -inf where no item is left."""
+
+    rows_UK: torch.Tensor
+    scores_UK: torch.Tensor
+    """float64"""
+    settled_U: torch.Tensor
+    """For which users the rest holds; the others' rows mean nothing."""
+
+
+class Scan:
+    """Item vectors in one type, and how far a score from them may be from the true one.
+
+    Args:
+        vectors_IE: float32, I a multiple of `LARGEST_GROUP`, on the device that scores them.
+        dtype: the type of the pass over all items; bfloat16 takes half as much memory again, float32 none.
+    """
+
+    def __init__(self, vectors_IE: torch.Tensor, dtype: torch.dtype) -> None:
+        self.vectors_IE, self.dtype = vectors_IE, dtype
+        if dtype == torch.float32:
+            self.items_IE, self.centre_E = vectors_IE, torch.zeros_like(vectors_IE[0])
+        else:
+            # What all items share adds the same to every score of a user, but would cost the narrow type its digits.
+            self.items_IE, self.centre_E = torch.empty_like(vectors_IE, dtype=dtype), vectors_IE.mean(0)
+        self.longest, self.longest_item, self.largest_loss = 0.0, 0.0, 0.0
+        for start in range(0, len(vectors_IE), BLOCK):
+            block = slice(start, start + BLOCK)
+            if dtype != torch.float32:
+                self.items_IE[block] = vectors_IE[block] - self.centre_E
+            true, item = vectors_IE[block].double(), self.items_IE[block].double()
+            self.longest = max(self.longest, _longest(true))
+            self.longest_item = max(self.longest_item, _longest(item))
+            self.largest_loss = max(self.largest_loss, _longest(true - self.centre_E.double() - item))
+
+    def top_k(self, users_UE: torch.Tensor, k: int, closed_I: NDArray[np.bool_], hidden: Hidden | None) -> Best:
+        """The best k items of each user, none of them closed (the padding must be) nor hidden from the user."""
+        group = group_size(len(self.items_IE), k)
+        maxima_UJ = self._group_maxima(users_UE, group, closed_I, hidden)
+        groups_US, floor_U, settled_U = self._groups_left(users_UE, maxima_UJ, k)
+        closed = torch.from_numpy(closed_I).to(users_UE.device)
+        users_at_once = SIFTED_AT_ONCE[users_UE.device.type] // (groups_US.shape[1] * group * users_UE.shape[1] + 1) + 1
+        parts = []
+        for users in torch.split(torch.arange(len(users_UE), device=users_UE.device), users_at_once):
+            scores_UC, rows_UC = self._sift(users_UE, users, groups_US[users], group, floor_U[users], closed, hidden)
+            scores_UC = torch.nn.functional.pad(scores_UC, (0, k), value=-torch.inf)
+            top = scores_UC.sort(dim=1, descending=True, stable=True)
+            rows_UC = torch.nn.functional.pad(rows_UC, (0, k), value=-1)
+            parts.append((rows_UC.gather(1, top.indices[:, :k]), top.values[:, :k]))
+        return Best(torch.cat([rows for rows, _ in parts]), torch.cat([scores for _, scores in parts]), settled_U)
+
+    def _group_maxima(
+        self, users_UE: torch.Tensor, group: int, closed_I: NDArray[np.bool_], hidden: Hidden | None
+    ) -> torch.Tensor:
+        """The greatest score of each `group` neighbouring items `(U, I / group)`, in the fast type."""
+        maxima_UJ = torch.empty((len(users_UE), len(self.items_IE) // group), dtype=self.dtype, device=users_UE.device)
+        users_EU = users_UE.to(self.dtype).T
+        step = max(1, SCORES_AT_ONCE[users_UE.device.type] // (len(users_UE) * group)) * group
+        for start in range(0, len(self.items_IE), step):
+            stop = min(start + step, len(self.items_IE))
+            scores_BU = _multiply(self.items_IE[start:stop], users_EU)
+            if closed_I[start:stop].any():
+                closed_B = torch.from_numpy(closed_I[start:stop]).to(users_UE.device)
+                scores_BU.masked_fill_(closed_B[:, None], -torch.inf)
+            if hidden is not None:
+                scores_BU[hidden.within(start, stop)] = -torch.inf
+            maxima_UJ[:, start // group : stop // group] = scores_BU.view(-1, group, len(users_UE)).amax(1).T
+        return maxima_UJ
+
+    def _groups_left(
+        self, users_UE: torch.Tensor, maxima_UJ: torch.Tensor, k: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Groups that may hold one of the best k `(U, S)`, ascending, -1 for none; what those reach; who is settled."""
+        top = maxima_UJ.topk(min(2 * k + SPARE_GROUPS, maxima_UJ.shape[1]), dim=1)
+        maxima_US, error_U1 = top.values.double(), self._error(users_UE)[:, None]
+        error_US = error_U1 + _rounding(self.dtype) * maxima_US.abs()
+        floor_U1 = (maxima_US - error_US)[:, k - 1 : k]
+        left_US = (maxima_US + error_US >= floor_U1) & maxima_US.isfinite()
+        settled_U = error_U1[:, 0].isfinite()
+        if top.indices.shape[1] < maxima_UJ.shape[1]:
+            settled_U &= ~left_US[:, -1]
+        left_US &= settled_U[:, None]
+        groups_US = torch.where(left_US, top.indices, -1)[:, : int(left_US.sum(1).max())].sort(1).values
+        return groups_US, floor_U1[:, 0] + users_UE.double() @ self.centre_E.double(), settled_U
+
+    def _sift(
+        self,
+        users_UE: torch.Tensor,
+        users_U: torch.Tensor,
+        groups_US: torch.Tensor,
+        group: int,
+        floor_U: torch.Tensor,
+        closed_I: torch.Tensor,
+        hidden: Hidden | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and rows `(U, C)` of what reaches the floor in float32, scored in float64, by ascending row."""
+        users = users_UE[users_U]
+        rows_USG = groups_US[..., None] * group + torch.arange(group, device=users.device)
+        vectors_UCE = self.vectors_IE.view(-1, group * users.shape[1])[groups_US.clamp(min=0)]
+        vectors_UCE = vectors_UCE.view(len(users), -1, users.shape[1])
+        scores_UC = _multiply(vectors_UCE, users[:, :, None])[..., 0].double()
+        error_U = _sum_error(users.double().norm(dim=1), self.longest, users.shape[1])
+        reached_UC = (scores_UC >= (floor_U - error_U)[:, None]) & (rows_USG >= 0).flatten(1)
+        users_P, places_P = reached_UC.nonzero(as_tuple=True)
+        rows_P = rows_USG.flatten(1)[users_P, places_P]
+        listed_P = ~closed_I[rows_P]
+        if hidden is not None:
+            listed_P &= ~hidden.holds(users_U[users_P], rows_P)
+        users_P, places_P, rows_P = users_P[listed_P], places_P[listed_P], rows_P[listed_P]
+        scores_P = (vectors_UCE[users_P, places_P].double() * users[users_P].double()).sum(1)
+        return _as_rows(users_P, scores_P, len(users), -torch.inf), _as_rows(users_P, rows_P, len(users), -1)
+
+    def _error(self, users_UE: torch.Tensor) -> torch.Tensor:
+        """How far a score may be from the true one before it is rounded `(U,)`; infinite where it may overflow."""
+        wide, narrow = users_UE.double(), users_UE.to(self.dtype).double()
+        length_U = narrow.norm(dim=1)
+        error_U = (
+            wide.norm(dim=1) * self.largest_loss
+            + (wide - narrow).norm(dim=1) * self.longest_item
+            + _sum_error(length_U, self.longest_item, users_UE.shape[1])
+        )
+        return error_U.where(length_U * max(self.longest, self.longest_item) < OVERFLOW, torch.inf)
+
+
+def fast_types(device: str) -> tuple[torch.dtype, ...]:
+    """The types that items are scored in on a device, from fast to wide."""
+    if torch.device(device).type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return (torch.bfloat16, torch.float32) if native else (torch.float32,)
+
+
+def group_size(num_items: int, k: int) -> int:
+    """The largest power of two, up to `LARGEST_GROUP`, that leaves eight groups and more to each place of a list."""
+    group = LARGEST_GROUP
+    while group > 1 and num_items < 8 * k * group:
+        group //= 2
+    return group
+
+
+def _longest(vectors_IE: torch.Tensor) -> float:
+    return float(vectors_IE.norm(dim=1).max())
+
+
+def _multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    if left.device.type == "cpu" and left.dtype == torch.float32:  # numpy's BLAS is the faster one on many processors
+        return torch.from_numpy(np.matmul(left.numpy(), right.numpy()))
+    return left @ right
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """The most that rounding to a type moves a number, relative to what it becomes: a little over half a last place."""
+    return 0.51 * torch.finfo(dtype).eps
+
+
+def _sum_error(length_U: torch.Tensor, longest: float, width: int) -> torch.Tensor:
+    """What summing products of vectors in float32 may lose, whatever the order (Higham 2002, section 3.1), doubled."""
+    float32 = torch.finfo(torch.float32)
+    return width * (2 * float32.eps * length_U * longest + float32.tiny)
+
+
+def _as_rows(users_P: torch.Tensor, values_P: torch.Tensor, num_users: int, empty: float) -> torch.Tensor:
+    """Values listed by ascending user as one row a user `(U, C)`, the rest `empty`."""
+    counts_U = users_P.bincount(minlength=num_users)
+    places_P = torch.arange(len(users_P), device=users_P.device) - (counts_U.cumsum(0) - counts_U)[users_P]
+    rows_UC = torch.full((num_users, int(counts_U.max())), empty, dtype=values_P.dtype, device=values_P.device)
+    rows_UC[users_P, places_P] = values_P
+    return rows_UC
