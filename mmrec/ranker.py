@@ -25,7 +25,6 @@ from mmrec.errors import MMRecError
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
-    import torch
 
     from mmrec.scan import Scan
 
@@ -61,7 +60,7 @@ class Ranker:
         bias_I = np.zeros(len(vectors_ID), np.float32) if bias_I is None else bias_I
         if vectors_ID.ndim != 2 or bias_I.shape != vectors_ID.shape[:1]:
             raise RankingError(f"item vectors {vectors_ID.shape} and biases {bias_I.shape} do not fit")
-        if not (np.isfinite(vectors_ID).all() and np.isfinite(bias_I).all()):
+        if not (_is_finite(vectors_ID) and _is_finite(bias_I)):
             raise RankingError("item vectors and biases must be finite")
         # The bias is one more feature, to which every user has weight one.
         self.num_items, width = len(vectors_ID), vectors_ID.shape[1] + 1
@@ -125,7 +124,7 @@ class Ranker:
     def _extend(self, users_UD: Floats) -> Floats:
         if users_UD.ndim != 2 or users_UD.shape[1] != self.vectors_IE.shape[1] - 1:
             raise RankingError(f"user vectors {users_UD.shape}, expected (U, {self.vectors_IE.shape[1] - 1})")
-        if not np.isfinite(users_UD).all():
+        if not _is_finite(users_UD):
             raise RankingError("user vectors must be finite")
         return np.column_stack([users_UD, np.ones(len(users_UD))]).astype(np.float32)
 
@@ -197,6 +196,10 @@ class Ranker:
         rows_K = np.argsort(-scores_I, kind="stable")[:k]
         scores_K = scores_I[rows_K]
         return np.where(np.isneginf(scores_K), -1, rows_K), scores_K.astype(np.float32)
+
+
+def _is_finite(array: Floats) -> bool:
+    return bool(np.isfinite(array.min(initial=0)) and np.isfinite(array.max(initial=0)))
 
 
 def diversify(rows_UC: Rows, scores_UC: Floats, vectors_ID: Floats, k: int, *, diversity: float) -> tuple[Rows, Floats]:

@@ -21,9 +21,9 @@ LARGEST_GROUP = 16
 """Item vectors come padded to a multiple of it."""
 
 SPARE_GROUPS = 64
-SCORES_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}  # what stays in the cache between scoring and grouping
+SCORES_AT_ONCE = {"cpu": 2**22, "cuda": 2**24}  # what stays in the cache between scoring and grouping
 SIFTED_AT_ONCE = {"cpu": 2**23, "cuda": 2**29}  # numbers, in the vectors that are scored again
-BLOCK = 2**14
+BLOCK = 2**11
 OVERFLOW = 1e38
 
 
@@ -73,21 +73,24 @@ class Scan:
     """
 
     def __init__(self, vectors_IE: torch.Tensor, dtype: torch.dtype) -> None:
-        self.vectors_IE, self.dtype = vectors_IE, dtype
-        if dtype == torch.float32:
-            self.items_IE, self.centre_E = vectors_IE, torch.zeros_like(vectors_IE[0])
-        else:
-            # What all items share adds the same to every score of a user, but would cost the narrow type its digits.
-            self.items_IE, self.centre_E = torch.empty_like(vectors_IE, dtype=dtype), vectors_IE.mean(0)
-        self.longest, self.longest_item, self.largest_loss = 0.0, 0.0, 0.0
-        for start in range(0, len(vectors_IE), BLOCK):
-            block = slice(start, start + BLOCK)
-            if dtype != torch.float32:
-                self.items_IE[block] = vectors_IE[block] - self.centre_E
-            true, item = vectors_IE[block].double(), self.items_IE[block].double()
-            self.longest = max(self.longest, _longest(true))
-            self.longest_item = max(self.longest_item, _longest(item))
-            self.largest_loss = max(self.largest_loss, _longest(true - self.centre_E.double() - item))
+        self.vectors_IE, self.items_IE, self.dtype = vectors_IE, vectors_IE, dtype
+        self.centre_E = torch.zeros_like(vectors_IE[0])
+        self.longest = self.longest_item = max(_longest(block) for block in torch.split(vectors_IE, BLOCK))
+        self.largest_loss = 0.0
+        if dtype != torch.float32:
+            self._narrow()
+
+    def _narrow(self) -> None:
+        # What all items share adds the same to every score of a user, but would cost the narrow type its digits.
+        self.centre_E = self.vectors_IE.mean(0)
+        self.items_IE = torch.empty_like(self.vectors_IE, dtype=self.dtype)
+        self.longest_item = 0.0
+        for vectors, items in zip(torch.split(self.vectors_IE, BLOCK), torch.split(self.items_IE, BLOCK), strict=True):
+            centred = vectors - self.centre_E
+            items.copy_(centred)
+            self.longest_item = max(self.longest_item, _longest(items.float()))
+            self.largest_loss = max(self.largest_loss, _longest(centred.sub_(items)))
+        self.largest_loss += 2 * torch.finfo(torch.float32).eps * self.longest_item  # of taking the centre away
 
     def top_k(self, users_UE: torch.Tensor, k: int, closed_I: NDArray[np.bool_], hidden: Hidden | None) -> Best:
         """The best k items of each user, none of them closed (the padding must be) nor hidden from the user."""
@@ -170,12 +173,13 @@ class Scan:
         """How far a score may be from the true one before it is rounded `(U,)`; infinite where it may overflow."""
         wide, narrow = users_UE.double(), users_UE.to(self.dtype).double()
         length_U = narrow.norm(dim=1)
-        error_U = (
+        error_U: torch.Tensor = (
             wide.norm(dim=1) * self.largest_loss
             + (wide - narrow).norm(dim=1) * self.longest_item
             + _sum_error(length_U, self.longest_item, users_UE.shape[1])
         )
-        return error_U.where(length_U * max(self.longest, self.longest_item) < OVERFLOW, torch.inf)
+        overflows_U = length_U * max(self.longest, self.longest_item) >= OVERFLOW
+        return error_U.masked_fill(overflows_U, torch.inf)
 
 
 def fast_types(device: str) -> tuple[torch.dtype, ...]:
@@ -196,7 +200,8 @@ def group_size(num_items: int, k: int) -> int:
 
 
 def _longest(vectors_IE: torch.Tensor) -> float:
-    return float(vectors_IE.norm(dim=1).max())
+    """The length of the longest vector, or a little more: what float32 may round or drop is added."""
+    return 1.001 * float(vectors_IE.norm(dim=1).max()) + 1e-18
 
 
 def _multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
