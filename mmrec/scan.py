@@ -24,6 +24,7 @@ SPARE_GROUPS = 64
 SCORES_AT_ONCE = {"cpu": 2**22, "cuda": 2**24}  # what stays in the cache between scoring and grouping
 SIFTED_AT_ONCE = {"cpu": 2**23, "cuda": 2**29}  # numbers, in the vectors that are scored again
 BLOCK = 2**11
+FEW_USERS = 12
 OVERFLOW = 1e38
 
 
@@ -113,11 +114,10 @@ class Scan:
     ) -> torch.Tensor:
         """The greatest score of each `group` neighbouring items `(U, I / group)`, in the fast type."""
         maxima_UJ = torch.empty((len(users_UE), len(self.items_IE) // group), dtype=self.dtype, device=users_UE.device)
-        users_EU = users_UE.to(self.dtype).T
         step = max(1, SCORES_AT_ONCE[users_UE.device.type] // (len(users_UE) * group)) * group
         for start in range(0, len(self.items_IE), step):
             stop = min(start + step, len(self.items_IE))
-            scores_BU = _multiply(self.items_IE[start:stop], users_EU)
+            scores_BU = self._score(self.items_IE[start:stop], users_UE)
             if closed_I[start:stop].any():
                 closed_B = torch.from_numpy(closed_I[start:stop]).to(users_UE.device)
                 scores_BU.masked_fill_(closed_B[:, None], -torch.inf)
@@ -125,6 +125,13 @@ class Scan:
                 scores_BU[hidden.within(start, stop)] = -torch.inf
             maxima_UJ[:, start // group : stop // group] = scores_BU.view(-1, group, len(users_UE)).amax(1).T
         return maxima_UJ
+
+    def _score(self, items_BE: torch.Tensor, users_UE: torch.Tensor) -> torch.Tensor:
+        if self.dtype == torch.bfloat16 and items_BE.device.type == "cpu" and len(users_UE) <= FEW_USERS:
+            from mmrec.bfloat16 import score_few
+
+            return score_few(items_BE, users_UE)
+        return _multiply(items_BE, users_UE.to(self.dtype).T)
 
     def _groups_left(
         self, users_UE: torch.Tensor, maxima_UJ: torch.Tensor, k: int
