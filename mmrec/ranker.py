@@ -168,7 +168,8 @@ class Ranker:
 
         for place, dtype in enumerate(fast_types(self.device)):
             if place == len(self._scans):
-                self._scans.append(Scan(torch.from_numpy(self.vectors_IE).to(self.device), dtype))
+                vectors = self._scans[0].vectors_IE if place else torch.from_numpy(self.vectors_IE).to(self.device)
+                self._scans.append(Scan(vectors, dtype))
             yield self._scans[place]
 
     def _sort_exactly(self, users_UE: Floats, rows_UC: Rows, k: int) -> tuple[Rows, Floats]:

@@ -3,7 +3,7 @@
 1. Items are scored in a fast type, such as bfloat16; of each group of neighbouring items the greatest score is kept.
 2. How far such a score may be from the true one is bounded. At least k items truly reach the k-th greatest of the kept
    scores less that bound, so a group whose greatest score, plus the bound, stays below it holds none of the best k.
-3. The items of the few groups left are scored in float32 and sifted by the same rule; what is left then, in float64.
+3. The items of the few groups left are scored in float64.
 
 A user with more groups left than are looked at, as where many items tie, is reported as not settled.
 """
@@ -17,12 +17,15 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
+from mmrec import dots
+
 LARGEST_GROUP = 16
 """Item vectors come padded to a multiple of it."""
 
-SPARE_GROUPS = 64
-SCORES_AT_ONCE = {"cpu": 2**22, "cuda": 2**24}  # what stays in the cache between scoring and grouping
-SIFTED_AT_ONCE = {"cpu": 2**23, "cuda": 2**29}  # numbers, in the vectors that are scored again
+SPARE_GROUPS = 32
+SCORES_OF_A_THREAD = 2**15 - 1  # fewer than torch would spread over threads of its own
+SCORES_AT_ONCE = {"cpu": 2**22, "cuda": 2**23}  # what stays in the cache between scoring and grouping
+SIFTED_AT_ONCE = {"cpu": 2**27, "cuda": 2**28}  # numbers, in the vectors that are scored again
 BLOCK = 2**11
 FEW_USERS = 12
 OVERFLOW = 1e38
@@ -41,10 +44,10 @@ class Hidden:
         self._users_N = torch.from_numpy(users_N[order_N]).to(device)
         self._pairs_N = torch.from_numpy(np.sort(users_N * self._num_items + items_N)).to(device)
 
-    def within(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pairs with items from `start` to `stop`: items, counted from `start`, and users."""
-        low, high = np.searchsorted(self._sorted_N, [start, stop])
-        return self._items_N[low:high] - start, self._users_N[low:high]
+    def within(self, items: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pairs with these items: items, counted from the first of these, and users."""
+        low, high = np.searchsorted(self._sorted_N, [items.start, items.stop])
+        return self._items_N[low:high] - items.start, self._users_N[low:high]
 
     def holds(self, users_P: torch.Tensor, items_P: torch.Tensor) -> torch.Tensor:
         """Which of these pairs `(P,)` are hidden."""
@@ -100,38 +103,40 @@ class Scan:
         groups_US, floor_U, settled_U = self._groups_left(users_UE, maxima_UJ, k)
         closed = torch.from_numpy(closed_I).to(users_UE.device)
         users_at_once = SIFTED_AT_ONCE[users_UE.device.type] // (groups_US.shape[1] * group * users_UE.shape[1] + 1) + 1
-        parts = []
-        for users in torch.split(torch.arange(len(users_UE), device=users_UE.device), users_at_once):
-            scores_UC, rows_UC = self._sift(users_UE, users, groups_US[users], group, floor_U[users], closed, hidden)
-            scores_UC = torch.nn.functional.pad(scores_UC, (0, k), value=-torch.inf)
-            top = scores_UC.sort(dim=1, descending=True, stable=True)
-            rows_UC = torch.nn.functional.pad(rows_UC, (0, k), value=-1)
-            parts.append((rows_UC.gather(1, top.indices[:, :k]), top.values[:, :k]))
+        parts = [
+            self._best_of_groups(users_UE, users, k, groups_US[users], group, floor_U[users], closed, hidden)
+            for users in torch.split(torch.arange(len(users_UE), device=users_UE.device), users_at_once)
+        ]
         return Best(torch.cat([rows for rows, _ in parts]), torch.cat([scores for _, scores in parts]), settled_U)
 
     def _group_maxima(
         self, users_UE: torch.Tensor, group: int, closed_I: NDArray[np.bool_], hidden: Hidden | None
     ) -> torch.Tensor:
         """The greatest score of each `group` neighbouring items `(U, I / group)`, in the fast type."""
-        maxima_UJ = torch.empty((len(users_UE), len(self.items_IE) // group), dtype=self.dtype, device=users_UE.device)
-        step = max(1, SCORES_AT_ONCE[users_UE.device.type] // (len(users_UE) * group)) * group
-        for start in range(0, len(self.items_IE), step):
-            stop = min(start + step, len(self.items_IE))
-            scores_BU = self._score(self.items_IE[start:stop], users_UE)
-            if closed_I[start:stop].any():
-                closed_B = torch.from_numpy(closed_I[start:stop]).to(users_UE.device)
+        num_users, num_items = len(users_UE), len(self.items_IE)
+        maxima_UJ = torch.empty((num_users, num_items // group), dtype=self.dtype, device=users_UE.device)
+        by_dots = self.dtype == torch.bfloat16 and users_UE.device.type == "cpu" and num_users <= FEW_USERS
+        users_UE = users_UE if by_dots else users_UE.to(self.dtype)
+
+        def fill(items: slice) -> None:
+            multiply = dots.score_all if by_dots else _multiply
+            scores_BU = multiply(self.items_IE[items], users_UE)
+            if closed_I[items].any():
+                closed_B = torch.from_numpy(closed_I[items]).to(users_UE.device)
                 scores_BU.masked_fill_(closed_B[:, None], -torch.inf)
             if hidden is not None:
-                scores_BU[hidden.within(start, stop)] = -torch.inf
-            maxima_UJ[:, start // group : stop // group] = scores_BU.view(-1, group, len(users_UE)).amax(1).T
+                scores_BU[hidden.within(items)] = -torch.inf
+            maxima_UJ[:, items.start // group : items.stop // group] = scores_BU.view(-1, group, num_users).amax(1).T
+
+        scores_at_once = SCORES_OF_A_THREAD if by_dots else SCORES_AT_ONCE[users_UE.device.type]
+        step = max(1, scores_at_once // (num_users * group)) * group
+        blocks = [slice(start, min(start + step, num_items)) for start in range(0, num_items, step)]
+        if by_dots:
+            dots.on_all_cores(fill, blocks)
+        else:
+            for block in blocks:
+                fill(block)
         return maxima_UJ
-
-    def _score(self, items_BE: torch.Tensor, users_UE: torch.Tensor) -> torch.Tensor:
-        if self.dtype == torch.bfloat16 and items_BE.device.type == "cpu" and len(users_UE) <= FEW_USERS:
-            from mmrec.bfloat16 import score_few
-
-            return score_few(items_BE, users_UE)
-        return _multiply(items_BE, users_UE.to(self.dtype).T)
 
     def _groups_left(
         self, users_UE: torch.Tensor, maxima_UJ: torch.Tensor, k: int
@@ -149,32 +154,29 @@ class Scan:
         groups_US = torch.where(left_US, top.indices, -1)[:, : int(left_US.sum(1).max())].sort(1).values
         return groups_US, floor_U1[:, 0] + users_UE.double() @ self.centre_E.double(), settled_U
 
-    def _sift(
+    def _best_of_groups(
         self,
         users_UE: torch.Tensor,
-        users_U: torch.Tensor,
-        groups_US: torch.Tensor,
+        users_N: torch.Tensor,
+        k: int,
+        groups_NS: torch.Tensor,
         group: int,
-        floor_U: torch.Tensor,
+        floor_N: torch.Tensor,
         closed_I: torch.Tensor,
         hidden: Hidden | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores and rows `(U, C)` of what reaches the floor in float32, scored in float64, by ascending row."""
-        users = users_UE[users_U]
-        rows_USG = groups_US[..., None] * group + torch.arange(group, device=users.device)
-        vectors_UCE = self.vectors_IE.view(-1, group * users.shape[1])[groups_US.clamp(min=0)]
-        vectors_UCE = vectors_UCE.view(len(users), -1, users.shape[1])
-        scores_UC = _multiply(vectors_UCE, users[:, :, None])[..., 0].double()
-        error_U = _sum_error(users.double().norm(dim=1), self.longest, users.shape[1])
-        reached_UC = (scores_UC >= (floor_U - error_U)[:, None]) & (rows_USG >= 0).flatten(1)
-        users_P, places_P = reached_UC.nonzero(as_tuple=True)
-        rows_P = rows_USG.flatten(1)[users_P, places_P]
+        """Rows and float64 scores `(N, k)` of some of the users, from their groups."""
+        scores_NSG = score_groups(self.vectors_IE, users_UE[users_N], groups_NS, group)
+        rows_NSG = groups_NS[:, :, None] * group + torch.arange(group, device=groups_NS.device)
+        users_P, *places_P = (scores_NSG >= floor_N[:, None, None]).nonzero(as_tuple=True)
+        rows_P, scores_P = rows_NSG[users_P, *places_P], scores_NSG[users_P, *places_P]
         listed_P = ~closed_I[rows_P]
         if hidden is not None:
-            listed_P &= ~hidden.holds(users_U[users_P], rows_P)
-        users_P, places_P, rows_P = users_P[listed_P], places_P[listed_P], rows_P[listed_P]
-        scores_P = (vectors_UCE[users_P, places_P].double() * users[users_P].double()).sum(1)
-        return _as_rows(users_P, scores_P, len(users), -torch.inf), _as_rows(users_P, rows_P, len(users), -1)
+            listed_P &= ~hidden.holds(users_N[users_P], rows_P)
+        users_P, rows_P, scores_P = users_P[listed_P], rows_P[listed_P], scores_P[listed_P]
+        top = _as_rows(users_P, scores_P, len(users_N), k, -torch.inf).sort(dim=1, descending=True, stable=True)
+        rows_NC = _as_rows(users_P, rows_P, len(users_N), k, -1)
+        return rows_NC.gather(1, top.indices[:, :k]), top.values[:, :k]
 
     def _error(self, users_UE: torch.Tensor) -> torch.Tensor:
         """How far a score may be from the true one before it is rounded `(U,)`; infinite where it may overflow."""
@@ -211,10 +213,13 @@ def _longest(vectors_IE: torch.Tensor) -> float:
     return 1.001 * float(vectors_IE.norm(dim=1).max()) + 1e-18
 
 
-def _multiply(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    if left.device.type == "cpu" and left.dtype == torch.float32:  # numpy's BLAS is the faster one on many processors
-        return torch.from_numpy(np.matmul(left.numpy(), right.numpy()))
-    return left @ right
+def _multiply(items_BE: torch.Tensor, users_UE: torch.Tensor) -> torch.Tensor:
+    """Scores `(B, U)` summed in float32; from bfloat16 they may come out rounded to that."""
+    if items_BE.device.type == "cpu" and items_BE.dtype == torch.float32:
+        return torch.from_numpy(items_BE.numpy() @ users_UE.numpy().T)  # numpy's BLAS is the faster one on many CPUs
+    if items_BE.device.type == "cuda" and items_BE.dtype == torch.bfloat16:
+        return torch.mm(items_BE, users_UE.T, out_dtype=torch.float32)  # else parts of sums may be rounded, too
+    return items_BE @ users_UE.T
 
 
 def _rounding(dtype: torch.dtype) -> float:
@@ -223,15 +228,28 @@ def _rounding(dtype: torch.dtype) -> float:
 
 
 def _sum_error(length_U: torch.Tensor, longest: float, width: int) -> torch.Tensor:
-    """What summing products of vectors in float32 may lose, whatever the order (Higham 2002, section 3.1), doubled."""
+    """What products of vectors, summed in float32, may lose, whatever the order (Higham 2002, section 3.1), doubled."""
     float32 = torch.finfo(torch.float32)
-    return width * (2 * float32.eps * length_U * longest + float32.tiny)
+    relative = 2 * width * float32.eps
+    if length_U.device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision != "ieee":
+        relative += 2**-9  # TensorFloat-32 keeps ten digits of either factor
+    return relative * length_U * longest + width * float32.tiny
 
 
-def _as_rows(users_P: torch.Tensor, values_P: torch.Tensor, num_users: int, empty: float) -> torch.Tensor:
-    """Values listed by ascending user as one row a user `(U, C)`, the rest `empty`."""
+def score_groups(vectors_IE: torch.Tensor, users_UE: torch.Tensor, groups_US: torch.Tensor, size: int) -> torch.Tensor:
+    """Float64 scores `(U, S, size)` of the items of each user's own groups of `size` items; -inf for group -1."""
+    if vectors_IE.device.type == "cpu":
+        return dots.score_groups(vectors_IE, users_UE, groups_US, size)
+    vectors_USX = vectors_IE.view(-1, size * vectors_IE.shape[1])[groups_US.clamp(min=0)]
+    products = vectors_USX.view(*groups_US.shape, size, -1).double() * users_UE[:, None, None].double()
+    return products.sum(3).masked_fill((groups_US < 0)[:, :, None], -torch.inf)
+
+
+def _as_rows(users_P: torch.Tensor, values_P: torch.Tensor, num_users: int, least: int, empty: float) -> torch.Tensor:
+    """Values listed by ascending user as one row a user, of the length of the longest or `least`, the rest `empty`."""
     counts_U = users_P.bincount(minlength=num_users)
     places_P = torch.arange(len(users_P), device=users_P.device) - (counts_U.cumsum(0) - counts_U)[users_P]
-    rows_UC = torch.full((num_users, int(counts_U.max())), empty, dtype=values_P.dtype, device=values_P.device)
+    shape = (num_users, max(least, int(counts_U.max())))
+    rows_UC = torch.full(shape, empty, dtype=values_P.dtype, device=values_P.device)
     rows_UC[users_P, places_P] = values_P
     return rows_UC

@@ -3,8 +3,10 @@
     python scripts/bench_rank.py [--quick] [--out rank.json]
 
 Makes its own items (normal random numbers, seeded) and checks before timing that the lists are those of a float64 sort
-and of FAISS's flat index. Contenders take turns in one process; times are medians. Where a figure has a bar it stands
-beside it. Needs `faiss-cpu`. With a CUDA device, ranking on it is timed beside the bare matrix product.
+and of FAISS's flat index. Contenders take turns in one process; times are medians, and beside them stands the processor
+time of all threads, which other work on the machine moves less. Where a figure has a bar it stands beside it. FAISS
+runs with one thread and with all, and is judged by the better. Needs `faiss-cpu`. With a CUDA device, ranking on it is
+timed beside the bare matrix product.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,12 +32,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from mmrec.approximate import ApproximateRanker
 from mmrec.ranker import Ranker
 from mmrec.scan import fast_types
 
 K = 20
 SEEN = 100
 Floats = NDArray[np.float32]
+Times = tuple[float, float]  # seconds: by the clock, and of the processor in all threads
 
 
 def main() -> None:
@@ -44,9 +49,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="repeat each comparison for about so long")
     arguments = parser.parse_args()
     num_items, seconds = (50_000, 2.0) if arguments.quick else (1_000_000, arguments.seconds)
-    faiss.omp_set_num_threads(torch.get_num_threads())
-
     figures = compare_exact(num_items, 256, (1, 64) if arguments.quick else (1, 64, 1024), seconds)
+    for size in (20_000,) if arguments.quick else (10_000, 100_000, 1_000_000):
+        figures += compare_approximate(size, 256, seconds / 4)
     figures += rank_everyone(*((2_000, 10_000) if arguments.quick else (20_000, 100_000)), 64)
     if torch.cuda.is_available():
         figures.append(compare_cuda(*((2_000, 50_000) if arguments.quick else (100_000, 1_000_000)), 256))
@@ -69,30 +74,52 @@ def compare_exact(num_items: int, dim: int, batches: tuple[int, ...], seconds: f
     flat.add(items_ID)
     check(ranker, flat, items_ID, users_UD[:64], exclude_UI[:64], seen_US[:64])
 
-    figures = []
-    for size in batches:
-        users, exclude, seen = users_UD[:size], exclude_UI[:size], seen_US[:size]
-        times = take_turns(
-            {
-                "FAISS flat": lambda: flat.search(users, K),
-                "mmrec": lambda: ranker.top_k(users, K),
-                "FAISS flat, seen": lambda: search_unseen(flat, users, seen),
-                "mmrec, seen": lambda: ranker.top_k(users, K, exclude_UI=exclude),
-                "bare product": lambda: multiply(ranker, users),
-            },
-            seconds,
-        )
-        bar = {1: 1.0, 64: 4.0}.get(size)
-        for ours, theirs in (("mmrec", "FAISS flat"), ("mmrec, seen", "FAISS flat, seen")):
-            figures += [
-                figure(theirs, size, num_items, dim, times[theirs]),
-                figure(ours, size, num_items, dim, times[ours], against=theirs, others=times[theirs], bar=bar),
-            ]
-        name = f"bare product, {fast_types('cpu')[0]}".replace("torch.", "")
-        figures.append(figure(name, size, num_items, dim, times["bare product"]))
+    figures = [
+        row
+        for size in batches
+        for row in compare_batch(ranker, flat, users_UD[:size], exclude_UI[:size], seen_US[:size], seconds)
+    ]
     items = torch.from_numpy(items_ID)
     reading = take_turns({"read": lambda: items.view(torch.int32).amax()}, seconds / 4)["read"]
     return [*figures, figure("reading float32 items once", 1, num_items, dim, reading)]
+
+
+def compare_batch(
+    ranker: Ranker,
+    flat: faiss.IndexFlatIP,
+    users_UD: Floats,
+    exclude_UI: sp.csr_array,
+    seen_US: NDArray[np.int64],
+    seconds: float,
+) -> list[dict[str, Any]]:
+    contenders: dict[str, Callable[[], Any]] = {}
+    for threads in sorted({1, torch.get_num_threads()}):
+        contenders[f"FAISS flat, {threads} threads"] = with_threads(threads, lambda: flat.search(users_UD, K))
+        contenders[f"FAISS flat, {threads} threads, seen dropped"] = with_threads(
+            threads, lambda: search_unseen(flat, users_UD, seen_US)
+        )
+    contenders["mmrec"] = lambda: ranker.top_k(users_UD, K)
+    contenders["mmrec, seen excluded"] = lambda: ranker.top_k(users_UD, K, exclude_UI=exclude_UI)
+    contenders[f"bare product, {fast_types('cpu')[0]}"] = lambda: multiply(ranker, users_UD)
+    times = take_turns(contenders, seconds)
+    sizes = len(users_UD), flat.ntotal, flat.d
+    bar = {1: 1.0, 64: 4.0}.get(len(users_UD))
+    figures = []
+    for name in times:
+        figures.append(figure(name, *sizes, times[name]))
+        if name.startswith("mmrec"):
+            rivals = [other for other in times if "FAISS" in other and ("seen" in other) == ("seen" in name)]
+            best = min(rivals, key=lambda rival: statistics.median(wall for wall, _ in times[rival]))
+            figures[-1] |= beside(times[name], best, times[best], bar)
+    return figures
+
+
+def with_threads(threads: int, run: Callable[[], Any]) -> Callable[[], Any]:
+    def run_with_threads() -> None:
+        faiss.omp_set_num_threads(threads)
+        run()
+
+    return run_with_threads
 
 
 def check(
@@ -137,6 +164,40 @@ def multiply(ranker: Ranker, users_UD: Floats) -> None:
         items_BE @ users_EU
 
 
+# --- approximate ranking beside exact ---------------------------------------------------------------------------------
+
+
+def compare_approximate(num_items: int, dim: int, seconds: float) -> list[dict[str, Any]]:
+    """Items in clusters, as fitted ones are, with biases; users near some of them, and recall of some not built with."""
+    rng = np.random.default_rng(3)
+    centres_CD = rng.standard_normal((max(1, num_items // 500), dim), dtype=np.float32)
+    items_ID = centres_CD[rng.integers(0, len(centres_CD), num_items)]
+    items_ID += rng.standard_normal((num_items, dim), dtype=np.float32)
+    bias_I = rng.exponential(dim**0.5, num_items).astype(np.float32)
+    users_UD = items_ID[rng.integers(0, num_items, (1_128, 4))].sum(1) / 2
+    built_with, users_UD = users_UD[:1_000], users_UD[1_000:]
+    exact, ranker = Ranker(items_ID, bias_I), ApproximateRanker(items_ID, bias_I)
+    start, spent = time.perf_counter(), time.process_time()
+    ranker.build(built_with, k=K, recall=0.95)
+    building = time.perf_counter() - start, time.process_time() - spent
+    exact_UK, rows_UK = exact.top_k(users_UD, K)[0], ranker.top_k(users_UD, K)[0]
+    recall = float((exact_UK[:, :, None] == rows_UK[:, None, :]).any(2).mean())
+    figures = [figure("building an index for recall 0.95", len(built_with), num_items, dim, [building])]
+    for size in (1, 64):
+        users = users_UD[:size]
+        times = take_turns(
+            {
+                "mmrec, items in clusters": partial(exact.top_k, users, K),
+                "mmrec, approximate": partial(ranker.top_k, users, K),
+            },
+            seconds,
+        )
+        figures += [figure(name, size, num_items, dim, times[name]) for name in times]
+        figures[-1] |= beside(times["mmrec, approximate"], "exact", times["mmrec, items in clusters"], None)
+        figures[-1] |= {"recall": recall}
+    return figures
+
+
 # --- everyone ---------------------------------------------------------------------------------------------------------
 
 
@@ -148,11 +209,11 @@ def rank_everyone(num_users: int, num_items: int, dim: int) -> list[dict[str, An
     exclude_UI = as_matrix(rng.integers(0, num_items, (num_users, SEEN)), num_items)
     ranker.top_k(users_UD[:1], K)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start, spent = time.perf_counter(), time.process_time()
     ranker.top_k(users_UD, K, exclude_UI=exclude_UI)
-    seconds = time.perf_counter() - start
+    seconds, spent = time.perf_counter() - start, time.process_time() - spent
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    result = figure("mmrec, seen, everyone", num_users, num_items, dim, [seconds])
+    result = figure("mmrec, seen excluded, everyone", num_users, num_items, dim, [(seconds, spent)])
     return [result | {"users_per_second": num_users / seconds, "peak_memory_growth_mib": grown}]
 
 
@@ -172,10 +233,8 @@ def compare_cuda(num_users: int, num_items: int, dim: int) -> dict[str, Any]:
         torch.cuda.synchronize()
 
     times = take_turns({"product": product, "ranker": lambda: ranker.top_k(users_UD.numpy(), K)}, 30)
-    return figure(
-        f"mmrec on {torch.cuda.get_device_name()}", num_users, num_items, dim, times["ranker"],
-        against="its matrix product", others=times["product"], bar=0.8,
-    )  # fmt: skip
+    result = figure(f"mmrec on {torch.cuda.get_device_name()}", num_users, num_items, dim, times["ranker"])
+    return result | beside(times["ranker"], "its matrix product", times["product"], 0.8)
 
 
 # --- measuring and telling --------------------------------------------------------------------------------------------
@@ -186,43 +245,39 @@ def as_matrix(seen_US: NDArray[np.int64], num_items: int) -> sp.csr_array:
     return sp.csr_array((np.ones(seen_US.size, np.float32), (users_N, seen_US.ravel())), (len(seen_US), num_items))
 
 
-def take_turns(contenders: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Seconds of each run; the contenders run one after another, after one run of each to warm up, three times or more."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+def take_turns(contenders: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[Times]]:
+    """Runs the contenders one after another, three times or more, after one run of each to warm up."""
+    times: dict[str, list[Times]] = {name: [] for name in contenders}
     for run in contenders.values():
         run()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < 3:
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start, spent = time.perf_counter(), time.process_time()
             run()
-            times[name].append(time.perf_counter() - start)
+            times[name].append((time.perf_counter() - start, time.process_time() - spent))
     return times
 
 
-def figure(
-    name: str,
-    users: int,
-    items: int,
-    dim: int,
-    times: list[float],
-    *,
-    against: str | None = None,
-    others: list[float] | None = None,
-    bar: float | None = None,
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"what": name, "users": users, "items": items, "dim": dim, "runs": len(times)}
-    row |= {"median_ms": 1e3 * statistics.median(times), "best_ms": 1e3 * min(times)}
-    if others is not None:
-        row |= {"against": against, "times_as_fast": statistics.median(others) / statistics.median(times)}
-    if bar is not None:
-        row |= {"bar": bar, "met": row["times_as_fast"] >= bar}
-    return row
+def figure(name: str, users: int, items: int, dim: int, times: list[Times]) -> dict[str, Any]:
+    wall, spent = zip(*times, strict=True)
+    row = {"what": name.replace("torch.", ""), "users": users, "items": items, "dim": dim, "runs": len(times)}
+    return row | {
+        "median_ms": 1e3 * statistics.median(wall),
+        "best_ms": 1e3 * min(wall),
+        "processor_ms": 1e3 * statistics.median(spent),
+    }
+
+
+def beside(times: list[Times], name: str, others: list[Times], bar: float | None) -> dict[str, Any]:
+    ours, theirs = (statistics.median(wall for wall, _ in measured) for measured in (times, others))
+    row: dict[str, Any] = {"against": name, "times_as_fast": theirs / ours}
+    return row if bar is None else row | {"bar": bar, "met": theirs / ours >= bar}
 
 
 def print_table(figures: list[dict[str, Any]]) -> None:
     table = Table(title=f"Top {K} by inner product, {torch.get_num_threads()} threads")
-    for heading in ("", "users", "items x width", "median ms", "best ms", "runs", "times as fast as", "bar"):
+    for heading in ("", "users", "items x width", "median ms", "best", "processor", "runs", "times as fast as", "bar"):
         table.add_column(heading, justify="left" if heading in {"", "times as fast as"} else "right")
     for row in figures:
         ratio = f"{row['times_as_fast']:.2f} x {row['against']}" if "against" in row else ""
@@ -233,9 +288,9 @@ def print_table(figures: list[dict[str, Any]]) -> None:
             ratio += f", recall {row['recall']:.3f}"
         bar = f"{row['bar']:g} {'met' if row['met'] else 'NOT MET'}" if "bar" in row else ""
         size = f"{row['items']:,} x {row['dim']}"
-        times = f"{row['median_ms']:,.1f}", f"{row['best_ms']:,.1f}", str(row["runs"])
+        times = *(f"{row[name]:,.1f}" for name in ("median_ms", "best_ms", "processor_ms")), str(row["runs"])
         table.add_row(row["what"], f"{row['users']:,}", size, *times, ratio, bar)
-    Console(width=150).print(table)
+    Console(width=170).print(table)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -57,9 +57,9 @@ def test_recall_is_what_it_says_and_scores_are_exact(catalog, ranker) -> None:  
 def test_exclusions_and_filters_hold_and_lists_stay_full(catalog, ranker) -> None:  # type: ignore[no-untyped-def]
     vectors_ID, bias_I, users_UD = catalog
     best_UK, _ = ranker.top_k(users_UD, 40)
-    seen_UI = sp.csr_array(
-        (np.ones(best_UK.size), (np.repeat(np.arange(NUM_USERS), 40), best_UK.ravel())), shape=(NUM_USERS, NUM_ITEMS)
-    )
+    seen_UI = sp.lil_array((NUM_USERS, NUM_ITEMS))
+    seen_UI[np.arange(NUM_USERS)[:, None], best_UK] = 1
+    seen_UI = sp.csr_array(seen_UI)
     rows_UK, _ = ranker.top_k(users_UD, 20, exclude_UI=seen_UI)
     assert not any(set(rows_UK[user]) & set(best_UK[user]) for user in range(NUM_USERS))
     assert (rows_UK >= 0).all()
