@@ -25,6 +25,7 @@ from mmrec.errors import MMRecError
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+    import torch
 
     from mmrec.scan import Scan
 
@@ -62,12 +63,12 @@ class Ranker:
             raise RankingError(f"item vectors {vectors_ID.shape} and biases {bias_I.shape} do not fit")
         if not (_is_finite(vectors_ID) and _is_finite(bias_I)):
             raise RankingError("item vectors and biases must be finite")
-        # The bias is one more feature, to which every user has weight one.
+        # The bias is one more feature, to which every user has weight one; rows beyond the items are padding.
         self.num_items, width = len(vectors_ID), vectors_ID.shape[1] + 1
         self.vectors_IE = np.zeros((-(-self.num_items // LARGEST_GROUP) * LARGEST_GROUP, width), np.float32)
         self.vectors_IE[: self.num_items, :-1], self.vectors_IE[: self.num_items, -1] = vectors_ID, bias_I
         self.device = device
-        self._scans: list[Scan] = []
+        self._scans: dict[torch.dtype, Scan] = {}
 
     def top_k(
         self,
@@ -166,11 +167,12 @@ class Ranker:
 
         from mmrec.scan import Scan, fast_types
 
-        for place, dtype in enumerate(fast_types(self.device)):
-            if place == len(self._scans):
-                vectors = self._scans[0].vectors_IE if place else torch.from_numpy(self.vectors_IE).to(self.device)
-                self._scans.append(Scan(vectors, dtype))
-            yield self._scans[place]
+        for dtype in fast_types(self.device):
+            if dtype not in self._scans:
+                there = next(iter(self._scans.values()), None)
+                vectors = torch.from_numpy(self.vectors_IE).to(self.device) if there is None else there.vectors_IE
+                self._scans[dtype] = Scan(vectors, dtype)
+            yield self._scans[dtype]
 
     def _sort_exactly(self, users_UE: Floats, rows_UC: Rows, k: int) -> tuple[Rows, Floats]:
         """The best k of each user's candidates by float64 score, equal ones by row."""

@@ -186,6 +186,7 @@ class Scan:
             wide.norm(dim=1) * self.largest_loss
             + (wide - narrow).norm(dim=1) * self.longest_item
             + _sum_error(length_U, self.longest_item, users_UE.shape[1])
+            + 2 * users_UE.shape[1] * torch.finfo(torch.float64).eps * wide.norm(dim=1) * self.longest
         )
         overflows_U = length_U * max(self.longest, self.longest_item) >= OVERFLOW
         return error_U.masked_fill(overflows_U, torch.inf)
@@ -231,7 +232,7 @@ def _sum_error(length_U: torch.Tensor, longest: float, width: int) -> torch.Tens
     """What products of vectors, summed in float32, may lose, whatever the order (Higham 2002, section 3.1), doubled."""
     float32 = torch.finfo(torch.float32)
     relative = 2 * width * float32.eps
-    if length_U.device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision != "ieee":
+    if length_U.device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32":
         relative += 2**-9  # TensorFloat-32 keeps ten digits of either factor
     return relative * length_U * longest + width * float32.tiny
 
@@ -240,6 +241,10 @@ def score_groups(vectors_IE: torch.Tensor, users_UE: torch.Tensor, groups_US: to
     """Float64 scores `(U, S, size)` of the items of each user's own groups of `size` items; -inf for group -1."""
     if vectors_IE.device.type == "cpu":
         return dots.score_groups(vectors_IE, users_UE, groups_US, size)
+    return _score_copies(vectors_IE, users_UE, groups_US, size)
+
+
+def _score_copies(vectors_IE: torch.Tensor, users_UE: torch.Tensor, groups_US: torch.Tensor, size: int) -> torch.Tensor:
     vectors_USX = vectors_IE.view(-1, size * vectors_IE.shape[1])[groups_US.clamp(min=0)]
     products = vectors_USX.view(*groups_US.shape, size, -1).double() * users_UE[:, None, None].double()
     return products.sum(3).masked_fill((groups_US < 0)[:, :, None], -torch.inf)

@@ -128,6 +128,16 @@ def test_no_score_of_a_scan_is_further_off_than_it_says() -> None:
         assert (maxima_UI - true_UI).abs().max() > allowed_UI.max() / 1000  # and it says no more than that
 
 
+def test_devices_score_groups_alike() -> None:
+    rng = np.random.default_rng(0)
+    vectors, users = (torch.from_numpy(rng.normal(size=(n, 9)).astype(np.float32)) for n in (64, 5))
+    groups = torch.from_numpy(rng.integers(-1, 8, (5, 6)))
+    expected_USG = (users.double() @ vectors.double().T).view(5, 8, 8)[torch.arange(5)[:, None], groups.clamp(min=0)]
+    expected_USG[groups < 0] = -torch.inf
+    for score in (scan.dots.score_groups, scan._score_copies):
+        assert torch.allclose(score(vectors, users, groups, 8), expected_USG)
+
+
 def test_many_and_one_agree_and_score_agrees() -> None:
     rng = np.random.default_rng(1)
     users_UD, vectors_ID = (rng.normal(size=(n, 8)).astype(np.float32) for n in (9, 50))
