@@ -61,9 +61,7 @@ class ApproximateRanker(Ranker):
         exact_UK, _ = self.top_k(users_UD, k)
         self._index = _make_index(self._points(), seed)
         self._index.nprobe = 1
-        while (found := _share_found(self.top_k(users_UD, k)[0], exact_UK)) < recall:
-            if self._index.nprobe == self._index.nlist:
-                break
+        while (found := self._share_found(users_UD, exact_UK)) < recall and self._index.nprobe < self._index.nlist:
             self._index.nprobe = min(2 * self._index.nprobe, self._index.nlist)
         self._recall = found
 
@@ -110,6 +108,13 @@ class ApproximateRanker(Ranker):
         order_UC = np.argsort(rows_UC < 0, axis=1, kind="stable")[:, :few]
         found_UC: Rows = np.take_along_axis(rows_UC, order_UC, 1)
         return found_UC
+
+    def _share_found(self, users_UD: Floats, exact_UK: Rows) -> float:
+        """By the index alone: lists that it leaves short count as they are."""
+        users_UE = self._extend(users_UD)
+        rows_UC = self._find(users_UE, exact_UK.shape[1], None, np.zeros(len(self.vectors_IE), np.bool_))
+        rows_UK, _ = self._sort_exactly(users_UE, rows_UC, exact_UK.shape[1])
+        return float((exact_UK[:, :, None] == rows_UK[:, None, :]).any(2).mean())
 
     def _options(self, closed_I: NDArray[np.bool_]) -> Any:
         options = {"nprobe": self._index.nprobe}
@@ -164,11 +169,6 @@ def _make_index(points_IF: Floats, seed: int) -> Any:
 def _lengths(vectors_NE: Floats) -> Floats:
     lengths_N: Floats = np.sqrt(np.einsum("ne,ne->n", vectors_NE, vectors_NE))
     return lengths_N
-
-
-def _share_found(rows_UK: Rows, exact_UK: Rows) -> float:
-    found_UK = (exact_UK[:, :, None] == rows_UK[:, None, :]).any(2)
-    return float(found_UK[exact_UK >= 0].mean())
 
 
 def _record_file(file: str | os.PathLike[str]) -> Path:

@@ -28,7 +28,6 @@ SCORES_AT_ONCE = {"cpu": 2**22, "cuda": 2**23}  # what stays in the cache betwee
 SIFTED_AT_ONCE = {"cpu": 2**27, "cuda": 2**28}  # numbers, in the vectors that are scored again
 BLOCK = 2**11
 FEW_USERS = 12
-OVERFLOW = 1e38
 
 
 class Hidden:
@@ -79,8 +78,8 @@ class Scan:
     def __init__(self, vectors_IE: torch.Tensor, dtype: torch.dtype) -> None:
         self.vectors_IE, self.items_IE, self.dtype = vectors_IE, vectors_IE, dtype
         self.centre_E = torch.zeros_like(vectors_IE[0])
-        self.longest = self.longest_item = max(_longest(block) for block in torch.split(vectors_IE, BLOCK))
-        self.largest_loss = 0.0
+        self.longest = torch.stack([_longest(block) for block in torch.split(vectors_IE, BLOCK)]).amax(0)
+        self.longest_item, self.largest_loss = self.longest, torch.zeros_like(self.longest)
         if dtype != torch.float32:
             self._narrow()
 
@@ -88,13 +87,15 @@ class Scan:
         # What all items share adds the same to every score of a user, but would cost the narrow type its digits.
         self.centre_E = self.vectors_IE.mean(0)
         self.items_IE = torch.empty_like(self.vectors_IE, dtype=self.dtype)
-        self.longest_item = 0.0
+        longest, losses = [], []
         for vectors, items in zip(torch.split(self.vectors_IE, BLOCK), torch.split(self.items_IE, BLOCK), strict=True):
             centred = vectors - self.centre_E
             items.copy_(centred)
-            self.longest_item = max(self.longest_item, _longest(items.float()))
-            self.largest_loss = max(self.largest_loss, _longest(centred.sub_(items)))
-        self.largest_loss += 2 * torch.finfo(torch.float32).eps * self.longest_item  # of taking the centre away
+            longest.append(_longest(items.float()))
+            losses.append(_longest(centred.sub_(items)))
+        self.longest_item = torch.stack(longest).amax(0)
+        of_centring = 2 * torch.finfo(torch.float32).eps * self.longest_item
+        self.largest_loss = torch.stack(losses).amax(0) + of_centring
 
     def top_k(self, users_UE: torch.Tensor, k: int, closed_I: NDArray[np.bool_], hidden: Hidden | None) -> Best:
         """The best k items of each user, none of them closed (the padding must be) nor hidden from the user."""
@@ -180,15 +181,15 @@ class Scan:
 
     def _error(self, users_UE: torch.Tensor) -> torch.Tensor:
         """How far a score may be from the true one before it is rounded `(U,)`; infinite where it may overflow."""
-        wide, narrow = users_UE.double(), users_UE.to(self.dtype).double()
-        length_U = narrow.norm(dim=1)
-        error_U: torch.Tensor = (
-            wide.norm(dim=1) * self.largest_loss
-            + (wide - narrow).norm(dim=1) * self.longest_item
-            + _sum_error(length_U, self.longest_item, users_UE.shape[1])
-            + 2 * users_UE.shape[1] * torch.finfo(torch.float64).eps * wide.norm(dim=1) * self.longest
+        wide_UE, narrow_UE = users_UE.double(), users_UE.to(self.dtype).double()
+        length_UV, width = _lengths(wide_UE), users_UE.shape[1]
+        error_U = (
+            length_UV @ self.largest_loss
+            + _lengths(wide_UE - narrow_UE) @ self.longest_item
+            + _sum_error(_lengths(narrow_UE) @ self.longest_item, width)
+            + 2 * width * torch.finfo(torch.float64).eps * (length_UV @ self.longest)
         )
-        overflows_U = length_U * max(self.longest, self.longest_item) >= OVERFLOW
+        overflows_U = 2 * (length_UV @ torch.maximum(self.longest, self.longest_item)) > torch.finfo(torch.float32).max
         return error_U.masked_fill(overflows_U, torch.inf)
 
 
@@ -209,9 +210,17 @@ def group_size(num_items: int, k: int) -> int:
     return group
 
 
-def _longest(vectors_IE: torch.Tensor) -> float:
-    """The length of the longest vector, or a little more: what float32 may round or drop is added."""
-    return 1.001 * float(vectors_IE.norm(dim=1).max()) + 1e-18
+# The bias of an item may be far greater than its other features; users all have weight one for it. So lengths are taken
+# of either part `V`, and the greatest score of two vectors is that of their parts, by Cauchy and Schwarz, added up.
+
+
+def _lengths(vectors_NE: torch.Tensor) -> torch.Tensor:
+    return torch.stack([torch.linalg.vector_norm(vectors_NE[:, :-1], dim=1), vectors_NE[:, -1].abs()], dim=1)
+
+
+def _longest(vectors_IE: torch.Tensor) -> torch.Tensor:
+    """The greatest lengths `(V,)`, in float64, or a little more: what float32 may round or drop is added."""
+    return 1.001 * _lengths(vectors_IE).amax(0).double() + 1e-18
 
 
 def _multiply(items_BE: torch.Tensor, users_UE: torch.Tensor) -> torch.Tensor:
@@ -228,13 +237,13 @@ def _rounding(dtype: torch.dtype) -> float:
     return 0.51 * torch.finfo(dtype).eps
 
 
-def _sum_error(length_U: torch.Tensor, longest: float, width: int) -> torch.Tensor:
-    """What products of vectors, summed in float32, may lose, whatever the order (Higham 2002, section 3.1), doubled."""
+def _sum_error(greatest_U: torch.Tensor, width: int) -> torch.Tensor:
+    """What scores no greater than this may lose in float32, summed in any order (Higham 2002, section 3.1), doubled."""
     float32 = torch.finfo(torch.float32)
     relative = 2 * width * float32.eps
-    if length_U.device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32":
+    if greatest_U.device.type == "cuda" and torch.backends.cuda.matmul.fp32_precision == "tf32":
         relative += 2**-9  # TensorFloat-32 keeps ten digits of either factor
-    return relative * length_U * longest + width * float32.tiny
+    return relative * greatest_U + width * float32.tiny
 
 
 def score_groups(vectors_IE: torch.Tensor, users_UE: torch.Tensor, groups_US: torch.Tensor, size: int) -> torch.Tensor:

@@ -104,6 +104,20 @@ def test_exact_whatever_the_scale(num_users: int, shape: str, monkeypatch: pytes
     assert (rows_UK == reference(users_UD, vectors_ID, bias_I, 20)[0]).all()
 
 
+@pytest.mark.parametrize("num_users", [3, 40])
+def test_a_narrow_scan_settles_what_fitted_models_are_like(num_users: int) -> None:
+    rng = np.random.default_rng(0)
+    vectors_IE = rng.normal(size=(8192, 65)) + 3 + rng.normal(size=(80, 65))[rng.integers(0, 80, 8192)]
+    vectors_IE[:, -1] = rng.exponential(16, 8192)  # the bias: popularity has a long tail
+    users_UE = vectors_IE[rng.integers(0, 8192, (num_users, 4))].sum(1) / 2
+    users_UE[:, -1] = 1
+    items, users = (torch.from_numpy(vectors.astype(np.float32)) for vectors in (vectors_IE, users_UE))
+    best = scan.Scan(items, torch.bfloat16).top_k(users, 20, np.zeros(8192, np.bool_), None)
+    assert best.settled_U.all()
+    expected_UK = (users.double() @ items.double().T).topk(20, dim=1).indices
+    assert (best.rows_UK == expected_UK).all()
+
+
 @pytest.mark.usefixtures("fast_type")
 def test_copies_of_an_item_stand_by_row() -> None:
     rng = np.random.default_rng(0)
