@@ -7,14 +7,15 @@
     >>> rows_UK
     array([[1, 2]])
 
-The result is that of sorting all scores computed in float64, equal scores by ascending item row. The work is done in
-float32, block by block; a few more items than asked for are scored again in float64, and where rounding could have
-hidden one, that user is ranked in float64 altogether. Memory is bounded by a block, not by users times items.
-Places that no item is left for hold row -1 and score -inf.
+The result is that of sorting all scores computed in float64, equal scores by ascending item row. Most items are ruled
+out in a faster type, by a bound that rules out none wrongly (see `mmrec.scan`); where that leaves too many, the user is
+ranked in the next wider type, at last in float64 altogether. Memory is bounded by a batch of users, not by users times
+items. Places that no item is left for hold row -1 and score -inf.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     import torch
 
+    from mmrec.scan import Scan
+
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 ITEMS_AT_ONCE = 65_536
-SCORES_AT_ONCE = 2**25
-SPARE = 16
+USERS_AT_ONCE = {"cpu": 256, "cuda": 2048}
+MAXIMA_AT_ONCE = 2**26
 
 
 class RankingError(MMRecError):
@@ -41,28 +44,31 @@ class RankingError(MMRecError):
 class Ranker:
     """Ranks items by the dot product of user and item vectors, plus a bias of the item.
 
+    The first ranking prepares the items, once: where bfloat16 is native, by a copy of half their size.
+
     Args:
         vectors_ID: item vectors.
         bias_I: added to every score of an item; none is zero.
-        device: where blocks are scored: "cpu" or a CUDA device.
+        device: where items are kept and scored: "cpu" or a CUDA device.
 
     Raises:
         RankingError: for shapes that do not fit, or values that are not finite.
     """
 
     def __init__(self, vectors_ID: Floats, bias_I: Floats | None = None, *, device: str = "cpu") -> None:
+        from mmrec.scan import LARGEST_GROUP
+
         bias_I = np.zeros(len(vectors_ID), np.float32) if bias_I is None else bias_I
         if vectors_ID.ndim != 2 or bias_I.shape != vectors_ID.shape[:1]:
             raise RankingError(f"item vectors {vectors_ID.shape} and biases {bias_I.shape} do not fit")
-        if not (np.isfinite(vectors_ID).all() and np.isfinite(bias_I).all()):
+        if not (_is_finite(vectors_ID) and _is_finite(bias_I)):
             raise RankingError("item vectors and biases must be finite")
-        # The bias is one more feature, to which every user has weight one.
-        self.vectors_IE = np.ascontiguousarray(np.column_stack([vectors_ID, bias_I]), dtype=np.float32)
+        # The bias is one more feature, to which every user has weight one; rows beyond the items are padding.
+        self.num_items, width = len(vectors_ID), vectors_ID.shape[1] + 1
+        self.vectors_IE = np.zeros((-(-self.num_items // LARGEST_GROUP) * LARGEST_GROUP, width), np.float32)
+        self.vectors_IE[: self.num_items, :-1], self.vectors_IE[: self.num_items, -1] = vectors_ID, bias_I
         self.device = device
-
-    @property
-    def num_items(self) -> int:
-        return len(self.vectors_IE)
+        self._scans: dict[torch.dtype, Scan] = {}
 
     def top_k(
         self,
@@ -86,13 +92,13 @@ class Ranker:
             raise RankingError(
                 f"allowed items must be bool {(self.num_items,)}, got {allowed_I.dtype} {allowed_I.shape}"
             )
-        rows_UK = np.empty((len(users_UE), k), np.int64)
-        scores_UK = np.empty((len(users_UE), k), np.float32)
-        users_at_once = max(1, SCORES_AT_ONCE // min(ITEMS_AT_ONCE, max(self.num_items, 1)))
-        for start in range(0, len(users_UE), users_at_once):
-            block = slice(start, min(start + users_at_once, len(users_UE)))
-            hidden = None if exclude_UI is None else _Hidden(exclude_UI[block])
-            rows_UK[block], scores_UK[block] = self._rank_block(users_UE[block], k, hidden, allowed_I)
+        closed_I = np.ones(len(self.vectors_IE), np.bool_)
+        closed_I[: self.num_items] = False if allowed_I is None else ~allowed_I
+        rows_UK, scores_UK = np.full((len(users_UE), k), -1, np.int64), np.full((len(users_UE), k), -np.inf, np.float32)
+        for start in range(0, len(users_UE) if k else 0, users_at_once := self._users_at_once(k)):
+            block = slice(start, start + users_at_once)
+            hidden_UI = None if exclude_UI is None else exclude_UI[block]
+            rows_UK[block], scores_UK[block] = self._rank_block(users_UE[block], k, hidden_UI, closed_I)
         return rows_UK, scores_UK
 
     def rank_candidates(self, users_UD: Floats, candidates_UC: Rows, k: int) -> tuple[Rows, Floats]:
@@ -119,7 +125,7 @@ class Ranker:
     def _extend(self, users_UD: Floats) -> Floats:
         if users_UD.ndim != 2 or users_UD.shape[1] != self.vectors_IE.shape[1] - 1:
             raise RankingError(f"user vectors {users_UD.shape}, expected (U, {self.vectors_IE.shape[1] - 1})")
-        if not np.isfinite(users_UD).all():
+        if not _is_finite(users_UD):
             raise RankingError("user vectors must be finite")
         return np.column_stack([users_UD, np.ones(len(users_UD))]).astype(np.float32)
 
@@ -128,53 +134,45 @@ class Ranker:
             raise RankingError(f"k must be at least 1, got {k}")
         return min(k, self.num_items)
 
+    def _users_at_once(self, k: int) -> int:
+        from mmrec.scan import group_size
+
+        num_groups = len(self.vectors_IE) // group_size(len(self.vectors_IE), k)
+        return max(1, min(USERS_AT_ONCE[self.device.split(":")[0]], MAXIMA_AT_ONCE // max(num_groups, 1)))
+
     def _rank_block(
-        self, users_UE: Floats, k: int, hidden: _Hidden | None, allowed_I: NDArray[np.bool_] | None
+        self, users_UE: Floats, k: int, hidden_UI: sp.csr_array | None, closed_I: NDArray[np.bool_]
     ) -> tuple[Rows, Floats]:
-        rows_UC, scores_UC = self._shortlist(users_UE, min(k + SPARE, self.num_items), hidden, allowed_I)
-        rows_UK, sorted_UK = self._sort_exactly(users_UE, rows_UC, k)
-        if rows_UC.shape[1] < self.num_items:
-            # Outside the shortlist nothing scores above its float32 minimum; rounding moves either side by `slack_U`.
-            norms = np.linalg.norm(users_UE, axis=1), np.linalg.norm(self.vectors_IE, axis=1).max()
-            slack_U = 2 * users_UE.shape[1] * np.finfo(np.float32).eps * norms[0] * norms[1]
-            unsure_U = scores_UC.min(1) > sorted_UK[:, -1] - slack_U
-            for user in np.flatnonzero(unsure_U).tolist():
-                rows_UK[user], sorted_UK[user] = self._rank_in_float64(users_UE[user], user, k, hidden, allowed_I)
-        return rows_UK, sorted_UK
-
-    def _shortlist(
-        self, users_UE: Floats, size: int, hidden: _Hidden | None, allowed_I: NDArray[np.bool_] | None
-    ) -> tuple[Rows, Floats]:
-        """The best `size` items of each user by float32 scores, in no order."""
         import torch
 
-        users = torch.from_numpy(users_UE).to(self.device)
-        best_scores: torch.Tensor | None = None
-        best_rows: torch.Tensor | None = None
-        for start in range(0, self.num_items, ITEMS_AT_ONCE):
-            items = slice(start, min(start + ITEMS_AT_ONCE, self.num_items))
-            scores = self._score_block(users_UE, users, items)
-            if allowed_I is not None:
-                scores[:, torch.from_numpy(~allowed_I[items]).to(self.device)] = -torch.inf
-            if hidden is not None:
-                scores[hidden.within(items, self.device)] = -torch.inf
-            top = scores.topk(min(size, scores.shape[1]), dim=1, sorted=False)
-            rows, values = top.indices + start, top.values
-            if best_scores is not None and best_rows is not None:
-                merged = torch.cat([best_scores, values], 1)
-                top = merged.topk(min(size, merged.shape[1]), dim=1, sorted=False)
-                rows, values = torch.cat([best_rows, rows], 1).gather(1, top.indices), top.values
-            best_scores, best_rows = values, rows
-        assert best_scores is not None and best_rows is not None
-        rows_UC, scores_UC = best_rows.cpu().numpy(), best_scores.cpu().numpy()
-        return np.where(np.isneginf(scores_UC), -1, rows_UC), scores_UC
+        from mmrec.scan import Hidden
 
-    def _score_block(self, users_UE: Floats, users: torch.Tensor, items: slice) -> torch.Tensor:
+        rows_UK, scores_UK = np.empty((len(users_UE), k), np.int64), np.empty((len(users_UE), k), np.float32)
+        left_N = np.arange(len(users_UE))
+        for scan in self._each_scan():
+            users = torch.from_numpy(users_UE[left_N]).to(self.device)
+            hidden = None if hidden_UI is None else Hidden(hidden_UI[left_N], self.device)
+            best = scan.top_k(users, k, closed_I, hidden)
+            rows_UK[left_N], scores_UK[left_N] = best.rows_UK.cpu().numpy(), best.scores_UK.cpu().numpy()
+            left_N = left_N[~best.settled_U.cpu().numpy()]
+            if not len(left_N):
+                break
+        for user in left_N.tolist():
+            rows_UK[user], scores_UK[user] = self._rank_in_float64(users_UE[user], user, k, hidden_UI, closed_I)
+        return rows_UK, scores_UK
+
+    def _each_scan(self) -> Iterator[Scan]:
+        """One scan after another, each wider than the one before, made when first wanted."""
         import torch
 
-        if self.device == "cpu":  # numpy's BLAS is the faster one on many processors
-            return torch.from_numpy(users_UE @ self.vectors_IE[items].T)
-        return users @ torch.from_numpy(self.vectors_IE[items]).to(self.device).T
+        from mmrec.scan import Scan, fast_types
+
+        for dtype in fast_types(self.device):
+            if dtype not in self._scans:
+                there = next(iter(self._scans.values()), None)
+                vectors = torch.from_numpy(self.vectors_IE).to(self.device) if there is None else there.vectors_IE
+                self._scans[dtype] = Scan(vectors, dtype)
+            yield self._scans[dtype]
 
     def _sort_exactly(self, users_UE: Floats, rows_UC: Rows, k: int) -> tuple[Rows, Floats]:
         """The best k of each user's candidates by float64 score, equal ones by row."""
@@ -185,45 +183,26 @@ class Ranker:
         return np.take_along_axis(rows_UC, order_UK, 1), np.take_along_axis(scores_UC, order_UK, 1).astype(np.float32)
 
     def _rank_in_float64(
-        self, user_E: Floats, user: int, k: int, hidden: _Hidden | None, allowed_I: NDArray[np.bool_] | None
+        self, user_E: Floats, user: int, k: int, hidden_UI: sp.csr_array | None, closed_I: NDArray[np.bool_]
     ) -> tuple[Rows, Floats]:
         scores_I = np.concatenate(
             [
                 np.einsum(
                     "e,ie->i", user_E.astype(np.float64), self.vectors_IE[at : at + ITEMS_AT_ONCE].astype(np.float64)
                 )
-                for at in range(0, self.num_items, ITEMS_AT_ONCE)
+                for at in range(0, len(self.vectors_IE), ITEMS_AT_ONCE)
             ]
         )
-        if allowed_I is not None:
-            scores_I[~allowed_I] = -np.inf
-        if hidden is not None:
-            scores_I[hidden.of(user)] = -np.inf
+        scores_I[closed_I] = -np.inf
+        if hidden_UI is not None:
+            scores_I[hidden_UI.indices[hidden_UI.indptr[user] : hidden_UI.indptr[user + 1]]] = -np.inf
         rows_K = np.argsort(-scores_I, kind="stable")[:k]
         scores_K = scores_I[rows_K]
         return np.where(np.isneginf(scores_K), -1, rows_K), scores_K.astype(np.float32)
 
 
-class _Hidden:
-    """The excluded pairs of a block of users, by item block without a loop over users."""
-
-    def __init__(self, exclude_UI: sp.csr_array) -> None:
-        self.matrix = exclude_UI
-        users_N = np.repeat(np.arange(exclude_UI.shape[0]), np.diff(exclude_UI.indptr))
-        order = np.argsort(exclude_UI.indices, kind="stable")
-        self.users_N, self.items_N = users_N[order], exclude_UI.indices[order].astype(np.int64)
-
-    def within(self, items: slice, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        low, high = np.searchsorted(self.items_N, [items.start, items.stop])
-        users = torch.from_numpy(self.users_N[low:high]).to(device)
-        return users, torch.from_numpy(self.items_N[low:high] - items.start).to(device)
-
-    def of(self, user: int) -> Rows:
-        start, end = self.matrix.indptr[user], self.matrix.indptr[user + 1]
-        rows: Rows = self.matrix.indices[start:end]
-        return rows
+def _is_finite(array: Floats) -> bool:
+    return bool(np.isfinite(array.min(initial=0)) and np.isfinite(array.max(initial=0)))
 
 
 def diversify(rows_UC: Rows, scores_UC: Floats, vectors_ID: Floats, k: int, *, diversity: float) -> tuple[Rows, Floats]:

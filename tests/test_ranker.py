@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 
 from mmrec import ranker as module
+from mmrec import scan
 from mmrec.ranker import Ranker, RankingError, diversify
 
 
@@ -22,13 +24,28 @@ def reference(users_UD, vectors_ID, bias_I, k, hidden_UI=None, allowed_I=None): 
     return np.where(np.isneginf(scores_UK), -1, rows_UK), scores_UK
 
 
+@pytest.fixture(params=["bfloat16", "float32"])
+def fast_type(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on machines that multiply bfloat16 natively, and as on those that do not."""
+    types = {"bfloat16": (torch.bfloat16, torch.float32), "float32": (torch.float32,)}[request.param]
+    monkeypatch.setattr(scan, "fast_types", lambda device: types)
+
+
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ITEMS_AT_ONCE", 100)
-    monkeypatch.setattr(module, "SCORES_AT_ONCE", 700)
+    monkeypatch.setattr(scan, "SCORES_AT_ONCE", {"cpu": 700})
+    monkeypatch.setattr(scan, "SCORES_OF_A_THREAD", 700)
+    monkeypatch.setattr(scan, "SIFTED_AT_ONCE", {"cpu": 3000})
+    monkeypatch.setattr(scan, "BLOCK", 100)
+    monkeypatch.setattr(module, "USERS_AT_ONCE", {"cpu": 15})  # one batch of many, one of few
 
 
-@pytest.mark.usefixtures("small_blocks")
+def no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a scan should settle every user."""
+    monkeypatch.setattr(Ranker, "_rank_in_float64", lambda *arguments: pytest.fail("not settled"))
+
+
+@pytest.mark.usefixtures("small_blocks", "fast_type")
 @pytest.mark.parametrize("k", [1, 20, 200])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("limits", ["none", "exclude", "allowed", "both"])
@@ -49,6 +66,7 @@ def test_identical_to_a_float64_sort(k: int, ties: bool, limits: str) -> None:
     assert np.allclose(scores_UK, expected_scores, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.usefixtures("fast_type")
 def test_rounding_does_not_hide_an_item() -> None:
     rng = np.random.default_rng(0)
     users_UD = rng.normal(size=(5, 64)).astype(np.float32) * 100
@@ -57,6 +75,81 @@ def test_rounding_does_not_hide_an_item() -> None:
     rows_UK, _ = Ranker(vectors_ID).top_k(users_UD, 20)
     scores_UI = np.einsum("ud,id->ui", users_UD.astype(np.float64), vectors_ID.astype(np.float64))
     assert (rows_UK == np.argsort(-scores_UI, axis=1, kind="stable")[:, :20]).all()
+
+
+@pytest.mark.usefixtures("fast_type")
+@pytest.mark.parametrize("num_users", [1, 12, 13, 64])
+@pytest.mark.parametrize(
+    "shape",
+    ["plain", "long", "common part", "great bias", "tiny", "huge", "small", "negative"],
+)
+def test_exact_whatever_the_scale(num_users: int, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(num_users)
+    users_UD, vectors_ID = (rng.normal(size=(n, 33)).astype(np.float32) for n in (num_users, 5003))
+    bias_I = rng.normal(size=5003).astype(np.float32)
+    if shape == "long":
+        vectors_ID *= rng.exponential(5, size=(5003, 1)).astype(np.float32)
+    elif shape == "common part":  # most of a vector is the same for all: narrow types keep few digits of the rest
+        vectors_ID = vectors_ID + 30
+    elif shape == "great bias":
+        bias_I *= 1000
+    elif shape in {"tiny", "small", "huge"}:
+        scale = np.float32({"tiny": 1e-30, "small": 1e-15, "huge": 3e18}[shape])
+        users_UD, vectors_ID, bias_I = users_UD * scale, vectors_ID * scale, bias_I * 0
+    elif shape == "negative":
+        bias_I -= 100
+    if shape not in {"tiny", "small", "huge"}:  # where float32 drops or overflows
+        no_float64(monkeypatch)
+    rows_UK, _ = Ranker(vectors_ID, bias_I).top_k(users_UD, 20)
+    assert (rows_UK == reference(users_UD, vectors_ID, bias_I, 20)[0]).all()
+
+
+@pytest.mark.parametrize("num_users", [3, 40])
+def test_a_narrow_scan_settles_what_fitted_models_are_like(num_users: int) -> None:
+    rng = np.random.default_rng(0)
+    vectors_IE = rng.normal(size=(8192, 65)) + 3 + rng.normal(size=(80, 65))[rng.integers(0, 80, 8192)]
+    vectors_IE[:, -1] = rng.exponential(16, 8192)  # the bias: popularity has a long tail
+    users_UE = vectors_IE[rng.integers(0, 8192, (num_users, 4))].sum(1) / 2
+    users_UE[:, -1] = 1
+    items, users = (torch.from_numpy(vectors.astype(np.float32)) for vectors in (vectors_IE, users_UE))
+    best = scan.Scan(items, torch.bfloat16).top_k(users, 20, np.zeros(8192, np.bool_), None)
+    assert best.settled_U.all()
+    expected_UK = (users.double() @ items.double().T).topk(20, dim=1).indices
+    assert (best.rows_UK == expected_UK).all()
+
+
+@pytest.mark.usefixtures("fast_type")
+def test_copies_of_an_item_stand_by_row() -> None:
+    rng = np.random.default_rng(0)
+    users_UD, vectors_ID = (rng.normal(size=(n, 20)).astype(np.float32) for n in (30, 4000))
+    copies = rng.permutation(4000)[:1500].reshape(30, 50)
+    for user in range(30):
+        vectors_ID[copies[user]] = 4 * users_UD[user]
+    rows_UK, _ = Ranker(vectors_ID).top_k(users_UD, 60)
+    assert (rows_UK[:, :50] == np.sort(copies, axis=1)).all()
+
+
+def test_no_score_of_a_scan_is_further_off_than_it_says() -> None:
+    rng = np.random.default_rng(0)
+    users, items = (torch.from_numpy(rng.standard_cauchy(size=(n, 48)).astype(np.float32)) for n in (40, 4096))
+    items += 5
+    for dtype, few in ((torch.bfloat16, 12), (torch.bfloat16, 40), (torch.float32, 40)):
+        narrow, some = scan.Scan(items, dtype), users[:few]
+        maxima_UI = narrow._group_maxima(some, 1, np.zeros(4096, np.bool_), None).double()
+        true_UI = some.double() @ (items.double() - narrow.centre_E.double()).T
+        allowed_UI = narrow._error(some)[:, None] + scan._rounding(dtype) * maxima_UI.abs()
+        assert ((maxima_UI - true_UI).abs() <= allowed_UI).all()
+        assert (maxima_UI - true_UI).abs().max() > allowed_UI.max() / 1000  # and it says no more than that
+
+
+def test_devices_score_groups_alike() -> None:
+    rng = np.random.default_rng(0)
+    vectors, users = (torch.from_numpy(rng.normal(size=(n, 9)).astype(np.float32)) for n in (64, 5))
+    groups = torch.from_numpy(rng.integers(-1, 8, (5, 6)))
+    expected_USG = (users.double() @ vectors.double().T).view(5, 8, 8)[torch.arange(5)[:, None], groups.clamp(min=0)]
+    expected_USG[groups < 0] = -torch.inf
+    for score in (scan.dots.score_groups, scan._score_copies):
+        assert torch.allclose(score(vectors, users, groups, 8), expected_USG)
 
 
 def test_many_and_one_agree_and_score_agrees() -> None:
