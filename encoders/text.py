@@ -27,6 +27,7 @@ from encoders.checkpoints import (
     transformers_source,
 )
 from encoders.devices import resolve_device, resolve_precision
+from encoders.inference import hasten, restore
 
 # Where a comment or a script has no end, the rest of the text belongs to it: nothing is scanned twice.
 _TAG = re.compile(
@@ -163,6 +164,7 @@ class SentenceTransformer:
             self._num_tokens = _room(model, document_prompt)
         _, adapter_digest = adapted(model.transformers_model, adapter, allow_pickle=allow_pickle)
         self._model = model.eval().to(self._device, dtype)
+        hasten(self._model)
         self._prompts = {
             "document": _prompt(model, document_prompt, "document", "passage", "corpus"),
             "query": _prompt(model, query_prompt, "query"),
@@ -189,6 +191,7 @@ class SentenceTransformer:
     def network(self) -> torch.nn.Module:
         """The transformer, to be trained."""
         network: torch.nn.Module = self._model.transformers_model
+        restore(network)
         return network
 
     def save_checkpoint(self, folder: Path) -> None:
