@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -165,6 +166,7 @@ class SentenceTransformer:
         _, adapter_digest = adapted(model.transformers_model, adapter, allow_pickle=allow_pickle)
         self._model = model.eval().to(self._device, dtype)
         hasten(self._model)
+        self._tokenizing = threading.Lock()  # a tokenizer changes while it works
         self._prompts = {
             "document": _prompt(model, document_prompt, "document", "passage", "corpus"),
             "query": _prompt(model, query_prompt, "query"),
@@ -211,7 +213,8 @@ class SentenceTransformer:
         return [part for passage in split_text(text, spans, self._num_tokens) for part in self.passages(passage)]
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        tokens = self._model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        with self._tokenizing:
+            tokens = self._model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         spans: list[tuple[int, int]] = tokens["offset_mapping"]
         return spans
 
@@ -228,7 +231,8 @@ class SentenceTransformer:
         from sentence_transformers.sentence_transformer.modules import Normalize
         from sentence_transformers.util import batch_to_device
 
-        features = self._model.preprocess(texts, prompt=self._prompts[task], task=task)
+        with self._tokenizing:
+            features = self._model.preprocess(texts, prompt=self._prompts[task], task=task)
         output = self._model(batch_to_device(features, self._device), task=task)
         vectors_ND = output["sentence_embedding"][:, : self.dim].float()
         ends_with_unit_norm = isinstance(self._model[-1], Normalize)
