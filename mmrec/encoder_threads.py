@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 MAX_CPU_THREADS = 4
 CUDA_THREADS = 3
@@ -20,9 +21,9 @@ T = TypeVar("T")
 class EncoderThreads:
     """A few threads that encode batches side by side; a context, at whose end batches that did not start are dropped.
 
-    On the CPU they share out the threads that torch has: batches side by side need no barrier in every layer, where one
-    batch on all processors waits for whichever of them decodes at the moment. On CUDA each has a stream of its own, so
-    that one batch is copied, from pinned memory, while another is computed.
+    On the CPU they share out the threads that torch and the BLAS of NumPy have: batches side by side need no barrier in
+    every layer, where one batch on all processors waits, spinning, for whichever of them decodes at the moment. On CUDA
+    each has a stream of its own, so that one batch is copied, from pinned memory, while another is computed.
     """
 
     def __init__(self, device: str) -> None:
@@ -36,10 +37,12 @@ class EncoderThreads:
     def __enter__(self) -> EncoderThreads:
         if not self._is_cuda:
             torch.set_num_threads(self._torch_threads // self.count)
+        self._blas_limit = threadpool_limits(1, user_api="blas")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown(cancel_futures=True)
+        self._blas_limit.restore_original_limits()
         torch.set_num_threads(self._torch_threads)
 
     def submit(self, work: Callable[P, T], /, *arguments: P.args, **options: P.kwargs) -> Future[T]:
