@@ -1,11 +1,13 @@
-"""Times the embedding job against bare decoding and bare encoding on a catalog of small clips, in one process.
+"""Times the embedding job against bare decoding and bare encoding, on a catalog of small clips.
 
     python scripts/bench_embed.py [--quick] [--preset light|base] [--clips N] [--growth N ...] [--out FILE]
 
-Efficiency is the throughput of the job over that of the slower of its two halves alone: the decoding workers with
-nobody encoding, and the encoders with everything decoded beforehand. The job's time counts from a started program:
-loading the encoders and starting the workers are in it, and are shown beside it. On a CPU the halves share their
-processors, so the table shows as well what is possible there: the halves one after the other ("shared").
+Efficiency is the throughput of `mmrec embed` over that of the slower of its two halves alone: the decoding workers with
+nobody encoding, and the encoders, in the job's threads, with everything decoded beforehand. The job starts when its
+libraries are imported; loading the encoders counts, and is shown beside it ("start"). On a CPU the halves share their
+processors, so no job can be as fast as the slower half; "shared" compares with one half after the other instead.
+"work" is the share of the job's processor time, imports and all, that bare decoding and encoding take: it holds on a
+busy machine too.
 
 `base` has full-size models with random weights: their vectors mean nothing, their speed is that of the real ones.
 `--growth` embeds catalogs of words alone, of growing size: seconds, peak memory and disk.
@@ -28,21 +30,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-import torch
-from bench_encode import processor
 
 from mmrec.catalog import Item, read_catalog
 from mmrec.decoding import DecodeLimits, available_cpus, decode_items
-from mmrec.embedding import EmbedReport, embed
-from mmrec.encoder_threads import EncoderThreads
 from mmrec.media import DecodedMedia
-from mmrec.packing import BATCH_SIZES
-from mmrec.panel import EncoderPanel, load_panel
-from mmrec.presets import load_preset
+
+if TYPE_CHECKING:  # torch and what needs it are imported late: every decoding worker imports this file
+    from mmrec.panel import EncoderPanel
+
 
 BAR = 0.9
 UNIQUE_CLIPS = 50
@@ -52,6 +51,14 @@ WORDS = "a quiet song of the sea and two dogs that run in green parks while soft
 
 
 Sample = list[tuple[Item, DecodedMedia]]
+
+
+@dataclass
+class Cost:
+    """Seconds a clip, by the clock and of all processors together."""
+
+    seconds: float
+    cpu_seconds: float
 
 
 @dataclass
@@ -66,7 +73,8 @@ class Result:
     start: float
     efficiency: float
     efficiency_without_start: float
-    of_shared_processors: float
+    shared: float
+    work: float
     reported_efficiency: float
     bar: float = BAR
 
@@ -168,6 +176,7 @@ def preset_file(name: str, folder: Path) -> str:
     """`light` as it is; `base` with checkpoints written here."""
     if name == "light":
         return name
+    import torch
     from make_random_checkpoint import write_clip as write_clip_model
     from make_random_checkpoint import write_minilm, write_wav2vec2
 
@@ -196,26 +205,28 @@ class Task:
 
 
 def measure(name: str, catalog: Path, folder: Path, arguments: argparse.Namespace) -> Result:
+    """The round of median efficiency; the parts of a round run one after the other."""
+    from mmrec.panel import load_panel
+    from mmrec.presets import load_preset
+
     preset = preset_file(name, folder)
     panel = load_panel(load_preset(preset), device=arguments.device)
-    limits = DecodeLimits(workers=arguments.workers)
     items = list(read_catalog(catalog).items())
-    rounds = []
-    for number in range(arguments.rounds):
-        sample, decode = bare_decoding(items, panel, limits, keep=arguments.sample)
+    results = []
+    for _ in range(arguments.rounds):
+        sample, decode = bare_decoding(items, panel, DecodeLimits(workers=arguments.workers), keep=arguments.sample)
         encode = bare_encoding(sample, panel)
-        report = job(catalog, folder / f"{name}{number}", preset, arguments)
-        rounds.append((decode / len(items), encode / len(sample), report))
-    # a round stands for itself: its three parts ran one after the other
-    scored = sorted((score(name, len(items), *figures) for figures in rounds), key=lambda result: result.efficiency)
-    return scored[len(scored) // 2]
+        report, job = run_job(catalog, folder / "store", preset, arguments)
+        results.append(score(name, len(items), decode, encode, job, report))
+    return sorted(results, key=lambda result: result.efficiency)[len(results) // 2]
 
 
-def bare_decoding(items: list[Item], panel: EncoderPanel, limits: DecodeLimits, *, keep: int) -> tuple[Sample, float]:
-    """Some of the decoded items, and the seconds for all of them, without the start of the workers."""
+def bare_decoding(items: list[Item], panel: EncoderPanel, limits: DecodeLimits, *, keep: int) -> tuple[Sample, Cost]:
+    """Some of the decoded items, and what all of them cost; the start of the workers is in the processor time alone."""
     kept: Sample = []
     tasks = [Task(item) for item in items]
     warm_up = tasks[: 4 * limits.num_workers]
+    cpu = cpu_seconds()
     done = decode_items(warm_up + tasks, panel.frames, panel.sound, limits)
     for _ in warm_up:
         next(done)
@@ -223,11 +234,14 @@ def bare_decoding(items: list[Item], panel: EncoderPanel, limits: DecodeLimits, 
     for number, (task, media) in enumerate(done):
         if number < keep:
             kept.append((task.item, media))
-    return kept, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return kept, Cost(seconds / len(items), (cpu_seconds() - cpu) / (len(items) + len(warm_up)))
 
 
-def bare_encoding(sample: Sample, panel: EncoderPanel) -> float:
-    """The seconds of the encoders alone, in the job's threads, with full batches that wait for them."""
+def bare_encoding(sample: Sample, panel: EncoderPanel) -> Cost:
+    """The encoders alone, in the job's threads, with full batches that wait for them."""
+    from mmrec.encoder_threads import EncoderThreads
+
     batches = [batch for modality in panel.encoders for batch in batches_of(modality, sample, panel)]
 
     def encode(modality: Any, batch: Any) -> None:
@@ -236,63 +250,76 @@ def bare_encoding(sample: Sample, panel: EncoderPanel) -> float:
     with EncoderThreads(panel.device) as threads:
         for modality, batch in dict(batches).items():  # a warm-up
             encode(modality, batch)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), cpu_seconds()
         for future in [threads.submit(encode, modality, batch) for modality, batch in batches]:
             future.result()
-        return time.perf_counter() - start
+        return Cost((time.perf_counter() - start) / len(sample), (cpu_seconds() - cpu) / len(sample))
 
 
-def batches_of(
-    modality: Any, sample: list[tuple[Item, DecodedMedia]], panel: EncoderPanel
-) -> Iterator[tuple[Any, Any]]:
+def batches_of(modality: Any, sample: Sample, panel: EncoderPanel) -> Iterator[tuple[Any, Any]]:
+    from mmrec.packing import BATCH_SIZES
+
     size = BATCH_SIZES[panel.device][modality]
-    if modality == "text":
-        texts = [panel.text(item) for item, _ in sample]
-        yield from (("text", texts[at : at + size]) for at in range(0, len(texts), size))
-        return
-    groups: dict[tuple[int, ...], list[Any]] = {}
-    for _, media in sample:
-        parts = list(media.frames_TFHWC) if modality == "visual" and media.frames_TFHWC is not None else []
-        for part in parts if modality == "visual" else media.windows:
-            groups.setdefault(part.shape, []).append(part)
+    groups: dict[Any, list[Any]] = {}
+    for item, media in sample:
+        for part in parts_of(modality, item, media, panel):
+            groups.setdefault(getattr(part, "shape", None), []).append(part)
     for group in groups.values():
-        yield from ((modality, np.stack(group[at : at + size])) for at in range(0, len(group), size))
+        for at in range(0, len(group), size):
+            batch = group[at : at + size]
+            yield modality, batch if modality == "text" else np.stack(batch)
 
 
-def job(catalog: Path, store: Path, preset: str, arguments: argparse.Namespace) -> EmbedReport:
-    report = embed(catalog, store, preset=preset, device=arguments.device, workers=arguments.workers)
-    assert report.ok == report.items, f"not all clips were embedded: {report}"
+def parts_of(modality: Any, item: Item, media: DecodedMedia, panel: EncoderPanel) -> list[Any]:
+    if modality == "visual":
+        return [] if media.frames_TFHWC is None else list(media.frames_TFHWC)
+    return media.windows if modality == "audio" else [panel.text(item)]
+
+
+def run_job(catalog: Path, store: Path, preset: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], Cost]:
+    """The report of the command, and what it cost: the seconds that it reports, the processor time of all of it."""
+    command = [sys.executable, "-m", "mmrec", "embed", str(catalog), "--store", str(store), "--preset", preset]
+    command += ["--device", arguments.device, "--workers", str(arguments.workers), "--json"]
+    cpu = cpu_seconds()
+    report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert report["ok"] == report["items"], f"not all clips were embedded: {report}"
     shutil.rmtree(store)
-    return report
+    return report, Cost(report["seconds"] / report["items"], (cpu_seconds() - cpu) / report["items"])
 
 
-def score(name: str, clips: int, decode: float, encode: float, report: EmbedReport) -> Result:
-    """From seconds a clip."""
-    own = report.seconds / clips
-    start = report.stage_seconds["start"]
+def cpu_seconds() -> float:
+    """Of this process and its children that ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def score(name: str, clips: int, decode: Cost, encode: Cost, job: Cost, report: dict[str, Any]) -> Result:
+    start = report["stage_seconds"]["start"]
+    slower = max(decode.seconds, encode.seconds)
     return Result(
         preset=name,
         clips=clips,
-        decode=1000 * decode,
-        encode=1000 * encode,
-        job=1000 * own,
+        decode=1000 * decode.seconds,
+        encode=1000 * encode.seconds,
+        job=1000 * job.seconds,
         start=start,
-        efficiency=max(decode, encode) / own,
-        efficiency_without_start=max(decode, encode) / (own - start / clips),
-        of_shared_processors=(decode + encode) / own,
-        reported_efficiency=report.efficiency,
+        efficiency=slower / job.seconds,
+        efficiency_without_start=slower / (job.seconds - start / clips),
+        shared=(decode.seconds + encode.seconds) / job.seconds,
+        work=(decode.cpu_seconds + encode.cpu_seconds) / job.cpu_seconds,
+        reported_efficiency=report["efficiency"],
     )
 
 
 def print_heading() -> None:
     print("seconds a thousand clips; efficiency is the job's throughput over the slower of bare decoding and encoding")
     print(f"{'preset':8}{'clips':>6}{'decode':>8}{'encode':>8}{'job':>8}{'start':>7}", end="")
-    print(f"{'efficiency':>12}{'bar':>5}{'no start':>10}{'shared':>8}{'reported':>10}")
+    print(f"{'efficiency':>12}{'bar':>5}{'no start':>10}{'shared':>8}{'work':>6}{'reported':>10}")
 
 
 def print_row(r: Result) -> None:
     print(f"{r.preset:8}{r.clips:6}{r.decode:8.1f}{r.encode:8.1f}{r.job:8.1f}{r.start:7.1f}", end="")
-    print(f"{r.efficiency:12.2f}{r.bar:5}{r.efficiency_without_start:10.2f}{r.of_shared_processors:8.2f}", end="")
+    print(f"{r.efficiency:12.2f}{r.bar:5}{r.efficiency_without_start:10.2f}{r.shared:8.2f}{r.work:6.2f}", end="")
     print(f"{r.reported_efficiency:10.2f}  {'met' if r.efficiency >= r.bar else 'NOT MET'}", flush=True)
 
 
@@ -336,6 +363,9 @@ def plot(growth: list[dict[str, Any]], path: Path) -> None:
 
 
 def machine() -> dict[str, Any]:
+    import torch
+    from bench_encode import processor
+
     return {
         "processor": processor(),
         "cpus": available_cpus(),
