@@ -16,6 +16,7 @@ from encoders.base import EncoderError, Modality, fingerprint
 from encoders.batches import checked_windows, in_parts
 from encoders.checkpoints import adapted, load_transformers, locate, reading, transformers_source
 from encoders.devices import resolve_device, resolve_precision
+from encoders.inference import hasten, restore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,6 +72,7 @@ class Wav2Vec2:
             model = load_transformers(AutoModel, found, unused="masked_spec_embed")
         model, adapter_digest = adapted(model, adapter, allow_pickle=allow_pickle)
         self._model: Any = model.to(self._device, self._dtype)
+        hasten(self._model)
         self._normalizes: bool = preprocessing.do_normalize
         self.sample_rate: int = preprocessing.sampling_rate
         self.dim: int = config.hidden_size
@@ -87,7 +89,7 @@ class Wav2Vec2:
 
     def encode(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """Embed windows `(N, S)`, all of one length, as `(N, dim)`."""
-        return in_parts(self.forward, checked_windows(self, windows_NS), dim=self.dim, device=self._device)
+        return in_parts(self.forward, checked_windows(self, windows_NS), dim=self.dim, device=self._device, cpu_size=1)
 
     def forward(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """What `encode` gives, in one go and with gradients."""
@@ -106,6 +108,7 @@ class Wav2Vec2:
     def network(self) -> torch.nn.Module:
         """The model, to be trained."""
         network: torch.nn.Module = self._model
+        restore(network)
         return network
 
     def save_checkpoint(self, folder: Path) -> None:
@@ -176,6 +179,7 @@ class Clap:
             model = load_transformers(ClapModel, found)
         model, adapter_digest = adapted(model, adapter, allow_pickle=allow_pickle)
         self._model: Any = model.to(self._device, self._dtype)
+        hasten(self._model)
         self.dim: int = model.config.projection_dim
         self.sample_rate: int = self._preprocessing.sampling_rate
         text_config = model.config.text_config
@@ -208,6 +212,7 @@ class Clap:
     def network(self) -> torch.nn.Module:
         """The model, to be trained."""
         network: torch.nn.Module = self._model
+        restore(network)
         return network
 
     def save_checkpoint(self, folder: Path) -> None:

@@ -53,10 +53,18 @@ def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def in_parts(
-    embed: Callable[[Any], torch.Tensor], batch: torch.Tensor | Sequence[str], *, dim: int, device: torch.device
+    embed: Callable[[Any], torch.Tensor],
+    batch: torch.Tensor | Sequence[str],
+    *,
+    dim: int,
+    device: torch.device,
+    cpu_size: int = 32,
 ) -> torch.Tensor:
-    """Embed a batch of any size in parts of a size that suits the device, without gradients: float32 `(N, dim)`."""
-    size = 16 if device.type == "cpu" else 256
+    """Embed a batch of any size in parts of a size that suits the device, without gradients: float32 `(N, dim)`.
+
+    `cpu_size` inputs are what fills a processor without leaving its cache.
+    """
+    size = cpu_size if device.type == "cpu" else 256
     with torch.inference_mode():
         parts = [embed(batch[at : at + size]) for at in range(0, len(batch), size)]
     return torch.cat([torch.empty(0, dim, device=device), *parts])

@@ -60,7 +60,7 @@ class Descriptors:
 
 def _describe(frames_NFHWC: torch.Tensor) -> torch.Tensor:
     frames_NFCHW = frames_NFHWC.permute(0, 1, 4, 2, 3).float() / 255
-    luma_NFHW = (frames_NFCHW * _LUMA.to(frames_NFHWC.device)[:, None, None]).sum(dim=2)
+    luma_NFHW = torch.einsum("nfchw,c->nfhw", frames_NFCHW, _LUMA.to(frames_NFHWC.device))
     small_NCHW = functional.avg_pool2d(frames_NFCHW[:, 0], 2)
     blocks = [
         (0.25, _colours(lab(small_NCHW), grid=1, bins=(4, 5, 5))),
@@ -91,8 +91,8 @@ def _colours(lab_NCHW: torch.Tensor, *, grid: int, bins: tuple[int, int, int]) -
     lightness, a, b = lab_NCHW.unbind(1)
     positions = [lightness / 100, _compressed_chroma(a), _compressed_chroma(b)]
     weights = [_soft_bins(_cells(position, grid), num_bins) for position, num_bins in zip(positions, bins, strict=True)]
-    joint_NGPK = (weights[1][..., :, None] * weights[2][..., None, :]).flatten(-2)
-    histogram_NGJK = weights[0].transpose(-1, -2) @ joint_NGPK
+    joint_NGKP = (weights[1][..., :, None, :] * weights[2][..., None, :, :]).flatten(-3, -2)
+    histogram_NGJK = weights[0] @ joint_NGKP.transpose(-1, -2)
     return _shares(histogram_NGJK)
 
 
@@ -107,9 +107,9 @@ def _edges(luma_NHW: torch.Tensor, *, grid: int, directions: int) -> torch.Tenso
     strength_NHW = torch.sqrt(dx_NHW**2 + dy_NHW**2)
     edge_NHW = strength_NHW / (strength_NHW + 0.05)
     turns_NHW = torch.atan2(dy_NHW, dx_NHW) / math.pi  # an edge and its negative have one orientation
-    orientation_NGPK = _soft_turns(_cells(turns_NHW, grid), directions)
+    orientation_NGKP = _soft_turns(_cells(turns_NHW, grid), directions)
     edge_NGP = _cells(edge_NHW, grid)
-    directed_NGK = (edge_NGP[..., None, :] @ orientation_NGPK).squeeze(-2)
+    directed_NGK = (orientation_NGKP @ edge_NGP[..., None]).squeeze(-1)
     flat_NG1 = (1 - edge_NGP).sum(dim=-1, keepdim=True)
     return _shares(torch.cat([directed_NGK, flat_NG1], dim=-1))
 
@@ -127,9 +127,9 @@ def _motion(luma_NFHW: torch.Tensor, *, grid: int, directions: int) -> torch.Ten
     fast_NHW = speed_NHW / (speed_NHW + 2)
     moving_NHW = change_NHW.abs() / (change_NHW.abs() + 0.05)
     turns_NHW = torch.atan2(-dy_NHW * change_NHW.sign(), -dx_NHW * change_NHW.sign()) / (2 * math.pi)
-    direction_NGPK = _soft_turns(_cells(turns_NHW, grid), directions)
+    direction_NGKP = _soft_turns(_cells(turns_NHW, grid), directions)
     mass_NG2P = _cells(torch.stack([moving_NHW * (1 - fast_NHW), moving_NHW * fast_NHW], dim=1), grid).transpose(1, 2)
-    directed_NGK = (mass_NG2P @ direction_NGPK).flatten(-2)
+    directed_NGK = (mass_NG2P @ direction_NGKP.transpose(-1, -2)).flatten(-2)
     still_NG1 = _cells(1 - moving_NHW, grid).sum(dim=-1, keepdim=True)
     return _shares(torch.cat([directed_NGK, still_NG1], dim=-1))
 
@@ -150,16 +150,18 @@ def _cells(image: torch.Tensor, grid: int) -> torch.Tensor:
 
 
 def _soft_bins(position: torch.Tensor, num_bins: int) -> torch.Tensor:
-    """Share each value in [0, 1] between the two nearest of evenly spaced bins: `(..., K)`."""
-    centres_K = torch.arange(num_bins, device=position.device)
-    return (1 - (position[..., None].clamp(0, 1) * (num_bins - 1) - centres_K).abs()).clamp(min=0)
+    """Share each value in [0, 1] between the two nearest of evenly spaced bins: `(..., P)` to `(..., K, P)`."""
+    centres_K1 = torch.arange(num_bins, device=position.device)[:, None]
+    distance = (position[..., None, :].clamp(0, 1) * (num_bins - 1) - centres_K1).abs_()
+    return distance.neg_().add_(1).clamp_(min=0)
 
 
 def _soft_turns(turns: torch.Tensor, num_bins: int) -> torch.Tensor:
-    """Share each angle, in turns, between the two nearest of evenly spaced directions: `(..., K)`."""
-    centres_K = torch.arange(num_bins, device=turns.device)
-    distance = ((turns % 1)[..., None] * num_bins - centres_K).abs()
-    return torch.maximum(1 - distance, distance - (num_bins - 1)).clamp_(min=0)
+    """Share each angle, in turns, between the two nearest of evenly spaced directions: `(..., P)` to `(..., K, P)`."""
+    centres_K1 = torch.arange(num_bins, device=turns.device)[:, None]
+    distance = ((turns % 1)[..., None, :] * num_bins - centres_K1).abs_()
+    # the larger of 1 - distance and distance - (num_bins - 1), around the circle
+    return distance.sub_(num_bins / 2).abs_().sub_(num_bins / 2 - 1).clamp_(min=0)
 
 
 def _shares(histogram: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
         EncoderError: an unknown name.
     """
     if precision == "auto":
-        return torch.bfloat16 if _computes_bfloat16(device) else torch.float32
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
     if precision not in _PRECISIONS:
         raise EncoderError(f"unknown precision {precision!r}; expected auto, {', '.join(_PRECISIONS)}")
     return _PRECISIONS[precision]
@@ -46,7 +46,8 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
-def _computes_bfloat16(device: torch.device) -> bool:
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from encoders.checkpoints import (
     transformers_source,
 )
 from encoders.devices import resolve_device, resolve_precision
+from encoders.inference import hasten, restore
 
 # Where a comment or a script has no end, the rest of the text belongs to it: nothing is scanned twice.
 _TAG = re.compile(
@@ -163,6 +165,8 @@ class SentenceTransformer:
             self._num_tokens = _room(model, document_prompt)
         _, adapter_digest = adapted(model.transformers_model, adapter, allow_pickle=allow_pickle)
         self._model = model.eval().to(self._device, dtype)
+        hasten(self._model)
+        self._tokenizing = threading.Lock()  # a tokenizer changes while it works
         self._prompts = {
             "document": _prompt(model, document_prompt, "document", "passage", "corpus"),
             "query": _prompt(model, query_prompt, "query"),
@@ -189,6 +193,7 @@ class SentenceTransformer:
     def network(self) -> torch.nn.Module:
         """The transformer, to be trained."""
         network: torch.nn.Module = self._model.transformers_model
+        restore(network)
         return network
 
     def save_checkpoint(self, folder: Path) -> None:
@@ -208,7 +213,8 @@ class SentenceTransformer:
         return [part for passage in split_text(text, spans, self._num_tokens) for part in self.passages(passage)]
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        tokens = self._model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        with self._tokenizing:
+            tokens = self._model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         spans: list[tuple[int, int]] = tokens["offset_mapping"]
         return spans
 
@@ -225,7 +231,8 @@ class SentenceTransformer:
         from sentence_transformers.sentence_transformer.modules import Normalize
         from sentence_transformers.util import batch_to_device
 
-        features = self._model.preprocess(texts, prompt=self._prompts[task], task=task)
+        with self._tokenizing:
+            features = self._model.preprocess(texts, prompt=self._prompts[task], task=task)
         output = self._model(batch_to_device(features, self._device), task=task)
         vectors_ND = output["sentence_embedding"][:, : self.dim].float()
         ends_with_unit_norm = isinstance(self._model[-1], Normalize)

@@ -24,7 +24,8 @@ from mmrec.errors import MMRecError, Problem, Reason
 from mmrec.media import DecodedMedia, decode_media
 from mmrec.sampling import FramePlan, SoundPlan
 
-LOOKAHEAD_PER_WORKER = 4
+BYTES_IN_FLIGHT = 256 * 2**20  # decoded, but not taken yet
+LOOKAHEAD_PER_WORKER, MAX_LOOKAHEAD_PER_WORKER = 4, 32  # items: before any size is known, and ever
 REVIVALS_IN_A_ROW = 3
 
 
@@ -48,6 +49,10 @@ class DecodeLimits:
             raise MMRecError(f"the timeout is {self.timeout_seconds} seconds: expected more than 0")
         if self.memory_bytes < 2**29:
             raise MMRecError(f"the memory limit is {self.memory_bytes} bytes: a worker needs at least {2**29}")
+
+    @property
+    def num_workers(self) -> int:
+        return self.workers or available_cpus()
 
 
 class HasItem(Protocol):
@@ -105,11 +110,13 @@ class _Workers(Generic[Task]):
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
-        self._count = limits.workers or available_cpus()
+        self._count = limits.num_workers
         self._done: queue.SimpleQueue[tuple[_Request[Task], ProcessPool, ProcessFuture[DecodedMedia]]] = (
             queue.SimpleQueue()
         )
         self._in_flight = 0
+        self._capacity = LOOKAHEAD_PER_WORKER * self._count
+        self._usual_bytes = 0.0
         self._revivals = 0
         self._pool = self._new_pool()
 
@@ -127,7 +134,7 @@ class _Workers(Generic[Task]):
 
     @property
     def full(self) -> bool:
-        return self._in_flight >= LOOKAHEAD_PER_WORKER * self._count
+        return self._in_flight >= self._capacity
 
     @property
     def has_outcome(self) -> bool:
@@ -163,6 +170,7 @@ class _Workers(Generic[Task]):
         self._revivals = 0
         if error is None:
             media = future.result()
+            self._learn_size(media)
         else:
             problem = _problem(error, self._limits)
             if request.frames is not None and request.sound is not None:
@@ -173,6 +181,12 @@ class _Workers(Generic[Task]):
             self.submit(_Request(request.task, None, request.sound_later, pictures=media))
             return
         yield request.task, media if request.pictures is None else _joined(request.pictures, media)
+
+    def _learn_size(self, media: DecodedMedia) -> None:
+        """Let as many items be in flight as fit into `BYTES_IN_FLIGHT`, by the largest of the latest ones."""
+        self._usual_bytes = max(_size(media), 0.9 * self._usual_bytes)
+        fitting = int(BYTES_IN_FLIGHT / max(1.0, self._usual_bytes))
+        self._capacity = min(max(fitting, self._count + 1), MAX_LOOKAHEAD_PER_WORKER * self._count)
 
     def _revive(self, broken: ProcessPool, error: RuntimeError) -> None:
         if broken is not self._pool:
@@ -204,6 +218,11 @@ def _problem(error: BaseException, limits: DecodeLimits) -> Problem:
     if isinstance(error, ProcessExpired):
         return Problem(Reason.CRASHED, f"the decoder died with exit code {error.exitcode}")
     return Problem(Reason.CRASHED, f"{type(error).__name__}: {error}")
+
+
+def _size(media: DecodedMedia) -> int:
+    frames = 0 if media.frames_TFHWC is None else media.frames_TFHWC.nbytes
+    return frames + sum(window.nbytes for window in media.windows)
 
 
 def _joined(pictures: DecodedMedia, sound: DecodedMedia) -> DecodedMedia:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from mmrec.catalog import Catalog, Item, read_catalog
 from mmrec.decoding import DecodeLimits, decode_items
+from mmrec.encoder_threads import EncoderThreads
 from mmrec.errors import CatalogError, MMRecError
 from mmrec.features import MODALITIES, Features, Status
 from mmrec.packing import Packer
@@ -35,9 +36,15 @@ T = TypeVar("T")
 class EmbedReport:
     """What a job did. Every item of the catalog is `ok`, `partial`, `failed` or `skipped` (already in the store).
 
-    `reasons` counts why modalities are missing or incomplete. `stage_seconds`: `decode` is summed over the workers;
-    `visual`, `audio`, `text` (encoding), `write` and `wait` (for decoding) are seconds of the job itself.
-    `media_seconds` is how long the embedded video and sound last.
+    `reasons` counts why modalities are missing or incomplete. `media_seconds` is how long the embedded video and sound
+    last. `stage_seconds`: `start` is what passed until the encoders were loaded; `decode` is summed over the `workers`,
+    `visual`, `audio` and `text` (encoding) over the `encoder_threads`; `write` and `wait` (for decoding) are those of
+    one thread each. All stages but `start` run side by side.
+
+    `efficiency` is the share of `seconds` in which the bottleneck worked: the decoding workers on average, or the
+    encoder threads on average, whichever were busier. It estimates the job's throughput over the slower of bare
+    decoding and bare encoding; where both compete for the same processors, each is slower than it would be alone, and
+    the estimate is too high (`scripts/bench_embed.py` measures it). What it lacks to 1 is start, waiting and writing.
     """
 
     items: int = 0
@@ -50,8 +57,10 @@ class EmbedReport:
     seconds: float = 0.0
     media_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(["decode", *MODALITIES, "write", "wait"], 0.0)
+        default_factory=lambda: dict.fromkeys(["start", "decode", *MODALITIES, "write", "wait"], 0.0)
     )
+    workers: int = 1
+    encoder_threads: int = 1
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -63,8 +72,15 @@ class EmbedReport:
         """The failed items' share of those that were not skipped."""
         return self.failed / max(1, self.items - self.skipped)
 
+    @property
+    def efficiency(self) -> float:
+        encoding = sum(self.stage_seconds[modality] for modality in MODALITIES)
+        busiest = max(self.stage_seconds["decode"] / self.workers, encoding / self.encoder_threads)
+        return min(1.0, busiest / self.seconds) if self.seconds else 0.0
+
     def as_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "reasons": dict(sorted(self.reasons.items()))}
+        reasons = dict(sorted(self.reasons.items()))
+        return {**dataclasses.asdict(self), "reasons": reasons, "efficiency": self.efficiency}
 
     def count(self, features: Features) -> None:
         match features.status:
@@ -114,7 +130,8 @@ def embed(
         raise MMRecError(f"the batch size is {batch_size}: expected 1 or more")
     manifest = read_catalog(catalog, media_root=media_root)
     panel = load_panel(load_preset(preset), device=device, precision=precision, allow_pickle=allow_pickle)
-    report = EmbedReport(items=manifest.num_items, encoders=_describe(panel))
+    report = EmbedReport(items=manifest.num_items, encoders=_describe(panel), workers=limits.num_workers)
+    report.stage_seconds["start"] = time.perf_counter() - start
     target = FeatureStore(store, create=True)
     if progress is not None:
         progress(report)
@@ -220,18 +237,20 @@ def _embedded(
     tasks: Iterable[_Task], panel: EncoderPanel, limits: DecodeLimits, batch_size: int | None, report: EmbedReport
 ) -> Iterator[Features]:
     """Decode and encode; yields each item as it is finished."""
-    packer = Packer(panel, batch_size, report.stage_seconds)
-    for task, media in _timed(decode_items(tasks, panel.frames, panel.sound, limits), report):
-        report.stage_seconds["decode"] += media.decode_seconds
-        features = Features(
-            task.item,
-            duration_seconds=media.duration_seconds,
-            facts=media.facts,
-            content_key=task.content_key,
-            catalog_key=task.catalog_key,
-        )
-        yield from packer.add(features, media, task.text)
-    yield from packer.flush()
+    with EncoderThreads(panel.device) as threads:
+        report.encoder_threads = threads.count
+        packer = Packer(panel, batch_size, threads, report.stage_seconds)
+        for task, media in _timed(decode_items(tasks, panel.frames, panel.sound, limits), report):
+            report.stage_seconds["decode"] += media.decode_seconds
+            features = Features(
+                task.item,
+                duration_seconds=media.duration_seconds,
+                facts=media.facts,
+                content_key=task.content_key,
+                catalog_key=task.catalog_key,
+            )
+            yield from packer.add(features, media, task.text)
+        yield from packer.flush()
 
 
 def _timed(source: Iterator[T], report: EmbedReport) -> Iterator[T]:

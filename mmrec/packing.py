@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoders.base import Encoder, TextEncoder
+from mmrec.encoder_threads import EncoderThreads
 from mmrec.errors import EncoderError, Problem, Reason
 from mmrec.features import Features, Modality, Tokens
 from mmrec.media import DecodedMedia
@@ -20,9 +23,18 @@ from mmrec.panel import EncoderPanel
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZES: dict[Modality, int] = {"visual": 64, "audio": 16, "text": 64}
+# On a processor larger batches are no faster and come later; 256 frames fill a large GPU.
+BATCH_SIZES: dict[str, dict[Modality, int]] = {
+    "cpu": {"visual": 32, "audio": 4, "text": 32},
+    "mps": {"visual": 64, "audio": 16, "text": 64},
+    "cuda": {"visual": 256, "audio": 32, "text": 256},
+}
 MAX_WAITING_BYTES = 256 * 2**20
+MAX_BATCHES_PER_THREAD = 3
 MAX_WAITING_SECONDS = 5.0
+
+
+Vectors = NDArray[np.float32]
 
 
 @dataclass(slots=True, eq=False)
@@ -43,19 +55,27 @@ class _Part:
     data: Any
 
 
-class Packer:
-    """Collects parts by modality and shape, and encodes a group as soon as it fills a batch.
+_Encoded = tuple[Modality, list[_Part], Vectors, float]
 
-    `add` and `flush` yield the items that became complete. A group that has waited for `MAX_WAITING_SECONDS` is encoded
-    as it is, and so are all where more than `MAX_WAITING_BYTES` wait.
+
+class Packer:
+    """Collects parts by modality and shape, and has a group encoded as soon as it fills a batch.
+
+    `threads` encode while the caller goes on. `add` and `flush` yield the items that became complete; `add` waits for
+    the encoders where more than `MAX_WAITING_BYTES` are on their way through them. Where a thread has nothing to do, a
+    group that has waited for `MAX_WAITING_SECONDS` is encoded as it is.
     """
 
-    def __init__(self, panel: EncoderPanel, batch_size: int | None, stage_seconds: dict[str, float]) -> None:
-        self._panel = panel
-        self._sizes = {modality: batch_size or BATCH_SIZES[modality] for modality in panel.encoders}
+    def __init__(
+        self, panel: EncoderPanel, batch_size: int | None, threads: EncoderThreads, stage_seconds: dict[str, float]
+    ) -> None:
+        self._panel, self._threads = panel, threads
+        defaults = BATCH_SIZES[panel.device]
+        self._sizes = {modality: batch_size or defaults[modality] for modality in panel.encoders}
         self._groups: dict[tuple[Modality, Any], list[_Part]] = {}
         self._since: dict[tuple[Modality, Any], float] = {}
-        self._waiting_bytes = 0
+        self._running: dict[Future[_Encoded], int] = {}
+        self._bytes = 0
         self._stage_seconds = stage_seconds
 
     def add(self, features: Features, media: DecodedMedia, text: str) -> Iterator[Features]:
@@ -67,17 +87,21 @@ class Packer:
             yield features
         while ready := [key for key in self._groups if self._is_ready(key)]:
             for key in ready:
-                yield from self._encode_group(key)
-        if self._waiting_bytes > MAX_WAITING_BYTES:
-            yield from self.flush()
-
-    def _is_ready(self, key: tuple[Modality, Any]) -> bool:
-        full = len(self._groups[key]) >= self._sizes[key[0]]
-        return full or time.monotonic() - self._since[key] > MAX_WAITING_SECONDS
+                self._start_encoding(key)
+        if self._bytes > MAX_WAITING_BYTES:
+            self._start_all()
+        yield from self._finished()
 
     def flush(self) -> Iterator[Features]:
-        while self._groups:
-            yield from self._encode_group(next(iter(self._groups)))
+        self._start_all()
+        while self._running:
+            yield from self._finished(wait=True)
+
+    def _is_ready(self, key: tuple[Modality, Any]) -> bool:
+        if len(self._groups[key]) >= self._sizes[key[0]]:
+            return True
+        has_idle_thread = len(self._running) < self._threads.count
+        return has_idle_thread and time.monotonic() - self._since[key] > MAX_WAITING_SECONDS
 
     def _take_visual(self, draft: _Draft, media: DecodedMedia) -> None:
         if media.visual_problem is not None:
@@ -118,37 +142,67 @@ class Packer:
             if key not in self._groups:
                 self._groups[key], self._since[key] = [], time.monotonic()
             self._groups[key].append(_Part(draft, modality, place, data))
-            self._waiting_bytes += _size(data)
+            self._bytes += _size(data)
 
-    def _encode_group(self, key: tuple[Modality, Any]) -> Iterator[Features]:
+    def _start_all(self) -> None:
+        while self._groups:
+            self._start_encoding(next(iter(self._groups)))
+
+    def _start_encoding(self, key: tuple[Modality, Any]) -> None:
         modality = key[0]
         group = self._groups.pop(key)
         parts, rest = group[: self._sizes[modality]], group[self._sizes[modality] :]
         if rest:
             self._groups[key], self._since[key] = rest, time.monotonic()
-        self._waiting_bytes -= sum(_size(part.data) for part in parts)
-        start = time.perf_counter()
-        vectors_ND = self._encode(modality, parts)
-        self._stage_seconds[modality] += time.perf_counter() - start
+        future = self._threads.submit(self._encode_timed, modality, parts)
+        self._running[future] = sum(_size(part.data) for part in parts)
+
+    def _finished(self, *, wait: bool = False) -> Iterator[Features]:
+        """The items that became complete; waits for a batch if asked to, or while too much is in memory."""
+        while self._running:
+            is_crowded = len(self._running) > MAX_BATCHES_PER_THREAD * self._threads.count
+            must_wait = wait or is_crowded or self._bytes > MAX_WAITING_BYTES
+            done, _ = concurrent.futures.wait(
+                self._running, timeout=None if must_wait else 0, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            if not done:
+                return
+            wait = False
+            for future in done:
+                self._bytes -= self._running.pop(future)
+                yield from self._deliver(future.result())
+
+    def _deliver(self, encoded: _Encoded) -> Iterator[Features]:
+        modality, parts, vectors_ND, seconds = encoded
+        self._stage_seconds[modality] += seconds
         for part, vector_D in zip(parts, vectors_ND, strict=True):
             part.draft.vectors[modality][part.place] = vector_D
             part.draft.outstanding -= 1
             if part.draft.outstanding == 0:
                 yield _finish(part.draft, self._panel)
 
-    def _encode(self, modality: Modality, parts: list[_Part]) -> NDArray[np.float32]:
+    def _encode_timed(self, modality: Modality, parts: list[_Part]) -> _Encoded:
+        start = time.perf_counter()
+        vectors_ND = self._encode(modality, parts)
+        return modality, parts, vectors_ND, time.perf_counter() - start
+
+    def _encode(self, modality: Modality, parts: list[_Part]) -> Vectors:
         """Encode in one go, or in halves where that fails, down to the part that cannot be encoded.
 
         Where the device ran out of memory, batches are smaller from then on.
         """
+        half = len(parts) // 2
+        if len(parts) > self._sizes[modality]:
+            return np.concatenate([self._encode(modality, parts[:half]), self._encode(modality, parts[half:])])
         encoder: Encoder = self._panel.encoders[modality]
         batch = [part.data for part in parts]
         try:
-            return encoder.encode(batch if modality == "text" else np.stack(batch)).float().cpu().numpy()
+            vectors_ND = encoder.encode(batch if modality == "text" else self._threads.stacked(batch))
+            return vectors_ND.float().cpu().numpy()
         except torch.OutOfMemoryError as error:
             if len(parts) == 1:
                 raise EncoderError(f"the device has too little memory for a single {modality} part: {error}") from error
-            if (half := len(parts) // 2) < self._sizes[modality]:
+            if half < self._sizes[modality]:
                 self._sizes[modality] = half
                 logger.warning("out of memory on the device: %s batches are now of %d", modality, half)
         except (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError) as error:
@@ -156,7 +210,6 @@ class Packer:
                 problem = Problem(Reason.NOT_ENCODED, f"{type(error).__name__}: {error}")
                 parts[0].draft.features.problems[modality] = problem
                 return np.full((1, encoder.dim), np.nan, np.float32)
-        half = len(parts) // 2
         return np.concatenate([self._encode(modality, parts[:half]), self._encode(modality, parts[half:])])
 
 

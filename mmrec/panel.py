@@ -22,6 +22,7 @@ from encoders.base import (
 )
 from encoders.base import EncoderError as LoadError
 from encoders.checkpoints import fetch as fetch_checkpoint
+from encoders.devices import resolve_device
 from encoders.text import clean_text
 from mmrec.catalog import Item
 from mmrec.errors import EncoderError
@@ -35,7 +36,7 @@ DECODER_REVISION = 2
 
 @dataclass(frozen=True, slots=True)
 class EncoderPanel:
-    """One loaded encoder per wanted modality, and the plans that decoding follows for them."""
+    """One loaded encoder per wanted modality, the plans that decoding follows for them, and the kind of device."""
 
     preset: Preset
     encoders: Mapping[Modality, Encoder]
@@ -43,6 +44,7 @@ class EncoderPanel:
     frames: FramePlan | None
     sound: SoundPlan | None
     fingerprints: Mapping[Modality, str]
+    device: str = "cpu"
 
     def text(self, item: Item) -> str:
         """What is encoded of an item's words; empty where it has none."""
@@ -94,7 +96,7 @@ def load_panel(
         "text": preset.text_template,
     }
     fingerprints = {modality: _fingerprint(encoder, inputs[modality]) for modality, encoder in encoders.items()}
-    return EncoderPanel(preset, encoders, specs, frames, sound, fingerprints)
+    return EncoderPanel(preset, encoders, specs, frames, sound, fingerprints, resolve_device(device).type)
 
 
 def load_recorded(record: EncoderRecord) -> Encoder:

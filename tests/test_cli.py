@@ -43,7 +43,7 @@ def test_embed_prints_one_object_and_nothing_else(embedded: subprocess.Completed
     assert len(embedded.stdout.splitlines()) == 1
     report = json.loads(embedded.stdout)
     assert (report["items"], report["ok"], report["failed"], report["skipped"]) == (4, 3, 1, 0)
-    assert set(report["stage_seconds"]) == {"decode", "visual", "audio", "text", "write", "wait"}
+    assert set(report["stage_seconds"]) == {"start", "decode", "visual", "audio", "text", "write", "wait"}
     assert report["encoders"]["visual"].keys() == {"name", "dim", "fingerprint"}
     assert report["reasons"]["missing_file"] == 1
 

@@ -19,7 +19,7 @@ from media_files import write_image, write_sound, write_video
 
 import mmrec.decoding
 from mmrec.catalog import Item
-from mmrec.decoding import LOOKAHEAD_PER_WORKER, DecodeLimits, decode_items
+from mmrec.decoding import LOOKAHEAD_PER_WORKER, MAX_LOOKAHEAD_PER_WORKER, DecodeLimits, decode_items
 from mmrec.errors import MMRecError, Problem, Reason
 from mmrec.media import DecodedMedia, decode_media
 from mmrec.sampling import FramePlan, FrameSampling, SoundPlan, SoundSampling
@@ -168,7 +168,8 @@ def test_a_missing_and_a_damaged_file_have_their_own_reasons(tmp_path: Path) -> 
     assert reasons["cut.flac"] in {Reason.NOT_MEDIA, Reason.CORRUPT, Reason.TOO_SHORT}
 
 
-def test_tasks_are_taken_as_they_are_needed(clips: list[Path]) -> None:
+def test_tasks_are_taken_as_they_are_needed(clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmrec.decoding, "BYTES_IN_FLIGHT", 1)
     taken = 0
 
     def tasks() -> Iterator[Task]:
@@ -180,6 +181,18 @@ def test_tasks_are_taken_as_they_are_needed(clips: list[Path]) -> None:
     for yielded, _ in enumerate(decode_items(tasks(), FRAMES, SOUND, DecodeLimits(workers=1)), start=1):
         assert taken - yielded <= LOOKAHEAD_PER_WORKER
     assert yielded == 100
+
+
+def test_small_items_are_taken_well_ahead(clips: list[Path]) -> None:
+    taken: list[str] = []
+
+    def tasks() -> Iterator[Task]:
+        for number in range(100):
+            taken.append(str(number))
+            yield Task(Item(item_id=str(number), media=clips[number % len(clips)]))
+
+    ahead = [len(taken) - done for done, _ in enumerate(decode_items(tasks(), FRAMES, SOUND, DecodeLimits(workers=1)))]
+    assert LOOKAHEAD_PER_WORKER < max(ahead) <= MAX_LOOKAHEAD_PER_WORKER + 1
 
 
 def test_no_worker_outlives_the_job(clips: list[Path]) -> None:

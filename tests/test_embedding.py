@@ -171,10 +171,14 @@ def test_tokens_have_their_encoder_and_their_times(embedded: tuple[EmbedReport, 
 def test_the_report_measures_the_job(embedded: tuple[EmbedReport, Path]) -> None:
     report, _ = embedded
     assert report.media_seconds == pytest.approx(2.0 + 1.0 + 3.0, abs=0.1)
-    assert set(report.stage_seconds) == {"decode", "visual", "audio", "text", "write", "wait"}
+    assert set(report.stage_seconds) == {"start", "decode", "visual", "audio", "text", "write", "wait"}
     assert all(seconds > 0 for seconds in report.stage_seconds.values())
-    own = sum(seconds for stage, seconds in report.stage_seconds.items() if stage not in {"decode", "write"})
-    assert own < report.seconds
+    assert report.stage_seconds["start"] + report.stage_seconds["wait"] < report.seconds
+    encoding = sum(report.stage_seconds[modality] for modality in ("visual", "audio", "text"))
+    assert encoding < report.encoder_threads * report.seconds
+    assert report.workers == 1
+    assert 0 < report.efficiency <= 1
+    assert report.as_dict()["efficiency"] == report.efficiency
     assert report.encoders["text"]["name"] == "hashed-ngrams"
 
 
@@ -406,9 +410,9 @@ def test_a_batch_too_large_for_the_device_is_halved_once(words: Path, monkeypatc
     sizes = limit_batches(monkeypatch, largest=5)
     report = run(words, batch_size=16)
     assert (report.ok, report.failed) == (40, 0)
-    assert sizes[:2] == [16, 8]
+    assert sizes[0] == 16
     assert max(sizes[sizes.index(4) + 1 :]) <= 8
-    assert sum(1 for size in sizes if size > 5) <= 4
+    assert sum(1 for size in sizes if size > 5) <= 6, "every batch was tried at the size that had failed"
     ids, _ = FeatureStore(words / "store").vectors("text")
     assert len(ids) == 40
 

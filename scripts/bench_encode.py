@@ -1,0 +1,230 @@
+"""Times mmrec's encoders against the plain float32 models of the libraries that own them, in one process.
+
+    python scripts/bench_encode.py [--quick] [--out FILE]
+
+Full-size models with random weights: CLIP ViT-B/32 (open_clip), wav2vec2-base (transformers), MiniLM
+(sentence-transformers). Before anything is timed, the vectors must agree. The rounds take turns; figures are medians,
+and a ratio is the median of the rounds' own ratios, which a busy machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from make_random_checkpoint import write_clip, write_minilm, write_wav2vec2
+from torch.nn import functional
+
+from encoders.base import load_encoder
+from encoders.devices import computes_bfloat16, resolve_device
+
+COSINE_BAR = 0.999
+RATIO_BAR = 3.0  # for the visual encoder, on a processor with bfloat16
+Run = Callable[[], torch.Tensor]
+
+
+@dataclass
+class Contest:
+    """Two ways to the same vectors: mmrec's and that of the library alone."""
+
+    name: str
+    unit: str
+    count: int
+    ours: Run
+    plain: Run
+    bar: float | None = None
+
+
+@dataclass
+class Result:
+    name: str
+    unit: str
+    ours_per_second: float
+    plain_per_second: float
+    ratio: float
+    ratio_bar: float | None
+    cosine: float
+    cosine_bar: float = COSINE_BAR
+
+    @property
+    def is_met(self) -> bool:
+        return self.cosine >= self.cosine_bar and (self.ratio_bar is None or self.ratio >= self.ratio_bar)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny models and two rounds: whether it runs, not how fast"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    device = resolve_device(arguments.device)
+    rounds = 2 if arguments.quick else arguments.rounds
+    results: list[Result] = []
+    print_heading()
+    with tempfile.TemporaryDirectory() as folder:
+        for contest in contests(Path(folder), device, arguments.quick):
+            results.append(race(contest, rounds))
+            print_row(results[-1])
+    if arguments.out:
+        report = {"machine": machine(device), "rounds": rounds, "results": [asdict(result) for result in results]}
+        arguments.out.write_text(json.dumps(report, indent=2))
+    agree = all(result.cosine >= COSINE_BAR for result in results)
+    return 0 if agree else 1
+
+
+def race(contest: Contest, rounds: int) -> Result:
+    ours, plain = contest.ours(), contest.plain()  # and a warm-up
+    cosine = functional.cosine_similarity(ours.float().cpu(), plain.float().cpu()).min().item()
+    seconds = [(timed(contest.ours), timed(contest.plain)) for _ in range(rounds)]
+    return Result(
+        contest.name,
+        contest.unit,
+        ours_per_second=contest.count / statistics.median(own for own, _ in seconds),
+        plain_per_second=contest.count / statistics.median(other for _, other in seconds),
+        ratio=statistics.median(other / own for own, other in seconds),
+        ratio_bar=contest.bar,
+        cosine=cosine,
+    )
+
+
+def timed(run: Run) -> float:
+    start = time.perf_counter()
+    run().float().cpu()
+    return time.perf_counter() - start
+
+
+def contests(folder: Path, device: torch.device, quick: bool) -> Iterator[Contest]:
+    yield clip(folder / "clip", device, quick)
+    yield wav2vec2(folder / "wav2vec2", device, quick)
+    yield minilm(folder / "minilm", device, quick)
+
+
+def prepared(folder: Path, write: Callable[[Path], Any]) -> str:
+    torch.manual_seed(0)
+    folder.mkdir()
+    write(folder)
+    return str(folder)
+
+
+def clip(folder: Path, device: torch.device, quick: bool) -> Contest:
+    """Frames are preprocessed beforehand for open_clip; mmrec takes them as bytes."""
+    import open_clip
+
+    checkpoint = prepared(folder, write_clip)
+    encoder: Any = load_encoder("open-clip", checkpoint=checkpoint, device=device.type)
+    model = open_clip.create_model(f"local-dir:{checkpoint}").eval().to(device)
+    count = 4 if quick else 64
+    frames_NFHWC = np.random.default_rng(0).integers(0, 256, (count, 1, 224, 224, 3), dtype=np.uint8)
+    mean_C, std_C = (torch.tensor(model.visual.preprocess_cfg[name]) for name in ("mean", "std"))
+    pixels_NCHW = ((torch.from_numpy(frames_NFHWC[:, 0]) / 255 - mean_C) / std_C).permute(0, 3, 1, 2).contiguous()
+    pixels_NCHW = pixels_NCHW.to(device)
+
+    def plain(size: int) -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.cat([model.encode_image(part) for part in pixels_NCHW.split(size)])
+
+    size = fastest_size(plain, (16, 64))
+    bar = RATIO_BAR if computes_bfloat16(device) and not quick else None
+    ours = lambda: encoder.encode(frames_NFHWC)  # noqa: E731
+    return Contest(f"CLIP ViT-B/32 (open_clip, batches of {size})", "frames", count, ours, lambda: plain(size), bar)
+
+
+def fastest_size(run: Callable[[int], torch.Tensor], sizes: tuple[int, ...]) -> int:
+    """The batch size that suits the plain model best."""
+    run(sizes[0])
+    return min(sizes, key=lambda size: timed(lambda: run(size)))
+
+
+def wav2vec2(folder: Path, device: torch.device, quick: bool) -> Contest:
+    from transformers import Wav2Vec2Model
+
+    checkpoint = prepared(folder, write_wav2vec2)
+    encoder: Any = load_encoder("wav2vec2", checkpoint=checkpoint, layers="mean", device=device.type)
+    model: Any = Wav2Vec2Model.from_pretrained(checkpoint).eval().to(device)  # type: ignore[arg-type]
+    count = 2 if quick else 8
+    windows_NS = np.random.default_rng(0).normal(size=(count, 16_000 if quick else 80_000)).astype(np.float32)
+    normed_NS = (windows_NS - windows_NS.mean(1, keepdims=True)) / np.sqrt(windows_NS.var(1, keepdims=True) + 1e-7)
+    inputs_NS = torch.from_numpy(normed_NS).to(device)
+
+    def plain(size: int) -> torch.Tensor:
+        with torch.inference_mode():
+            layers = [model(part, output_hidden_states=True).hidden_states[1:] for part in inputs_NS.split(size)]
+            return torch.cat([torch.stack([hidden.mean(dim=1) for hidden in part]).mean(dim=0) for part in layers])
+
+    size = fastest_size(plain, (1, 8))
+    ours = lambda: encoder.encode(windows_NS)  # noqa: E731
+    return Contest(
+        f"wav2vec2-base (transformers, batches of {size})", "windows of 5 s", count, ours, lambda: plain(size)
+    )
+
+
+def minilm(folder: Path, device: torch.device, quick: bool) -> Contest:
+    from sentence_transformers import SentenceTransformer
+
+    checkpoint = prepared(folder, write_minilm)
+    encoder: Any = load_encoder("sentence-transformer", checkpoint=checkpoint, device=device.type)
+    model = SentenceTransformer(checkpoint, device=device.type)
+    rng = np.random.default_rng(0)
+    words = "a quiet song of the sea and dogs that run in green parks while music plays".split()
+    texts = [" ".join(rng.choice(words, rng.integers(5, 80))) for _ in range(8 if quick else 256)]
+
+    def plain() -> torch.Tensor:
+        return model.encode(texts, convert_to_tensor=True, show_progress_bar=False)
+
+    return Contest("MiniLM (sentence-transformers)", "texts", len(texts), lambda: encoder.encode(texts), plain)
+
+
+def print_heading() -> None:
+    print(f"{'encoder':48}{'mmrec /s':>10}{'plain /s':>10}{'ratio':>7}{'bar':>6}{'cosine':>9}{'bar':>7}")
+
+
+def print_row(result: Result) -> None:
+    bar = "" if result.ratio_bar is None else f"{result.ratio_bar:.1f}"
+    print(
+        f"{result.name:48}{result.ours_per_second:10.1f}{result.plain_per_second:10.1f}{result.ratio:7.2f}{bar:>6}"
+        f"{result.cosine:9.5f}{result.cosine_bar:7}  {'met' if result.is_met else 'NOT MET'} ({result.unit})",
+        flush=True,
+    )
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    libraries = ("torch", "open_clip_torch", "transformers", "sentence-transformers", "numpy")
+    return {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "bfloat16": computes_bfloat16(device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in libraries},
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
