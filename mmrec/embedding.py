@@ -10,7 +10,8 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -141,11 +142,12 @@ def embed(
         reading = _Reading(manifest)
         with _Writer(target, keys, report) as writer:
             tasks = _unfinished(reading.items(), panel, keys, writer, report, retry_failed=retry_failed)
-            for features in _embedded(tasks, panel, limits, batch_size, report):
-                writer.put(features)
-                report.seconds = time.perf_counter() - start
-                if progress is not None:
-                    progress(report)
+            with closing(_embedded(tasks, panel, limits, batch_size, report)) as embedded:
+                for features in embedded:
+                    writer.put(features)
+                    report.seconds = time.perf_counter() - start
+                    if progress is not None:
+                        progress(report)
         reading.check()
         if prune:
             report.pruned = target.prune(item.item_id for item in manifest.items())
@@ -235,7 +237,7 @@ def _media_state(item: Item) -> Any:
 
 def _embedded(
     tasks: Iterable[_Task], panel: EncoderPanel, limits: DecodeLimits, batch_size: int | None, report: EmbedReport
-) -> Iterator[Features]:
+) -> Generator[Features, None, None]:
     """Decode and encode; yields each item as it is finished."""
     with EncoderThreads(panel.device) as threads:
         report.encoder_threads = threads.count
