@@ -5,14 +5,14 @@ VENV ?= .venv
 VENV_FLAGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check clean
+.PHONY: install demo test check bench clean
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): once, and some minutes where torch comes with its CUDA libraries"
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,adapters,baselines,tune,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,adapters,approximate,baselines,tune,dev]'
 	@touch $@
 
 demo: install
@@ -26,5 +26,13 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# All benchmarks beside their peers; some take half an hour. BENCH=--quick is a smoke test.
+BENCH ?=
+bench: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	mkdir -p bench
+	set -e; for name in decode encode embed rank fusion; do \
+		$(BIN)/python scripts/bench_$$name.py $(BENCH) --out bench/$$name.json; done
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo bench build *.egg-info

@@ -171,6 +171,12 @@ def _lengths(vectors_NE: Floats) -> Floats:
     return lengths_N
 
 
+def remove_index(file: str | os.PathLike[str]) -> None:
+    """Delete what `save` wrote, where it did."""
+    for path in (Path(file), _record_file(file)):
+        path.unlink(missing_ok=True)
+
+
 def _record_file(file: str | os.PathLike[str]) -> Path:
     return Path(file).with_name(Path(file).name + ".json")
 

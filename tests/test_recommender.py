@@ -651,3 +651,28 @@ def test_batches_are_fast(model: Recommender) -> None:
     vectors_UD = model.user_vectors(users)
     assert (time.perf_counter() - start) / len(users) < 1e-3
     assert sp.issparse(model._history_UI) and vectors_UD.shape == (len(users), 16)
+
+
+def test_an_index_is_kept_with_the_model_and_dropped_when_items_join(
+    store: FeatureStore, pairs: tuple[Interactions, Interactions], tmp_path: Path
+) -> None:
+    pytest.importorskip("faiss")
+    fitted = quick(store, pairs[0])
+    exact, _ = fitted.recommend(fitted.user_ids, k=5)
+    assert fitted.build_index(k=5, recall=1.0) == 1.0
+    fitted.save(tmp_path / "model")
+    assert (tmp_path / "model" / "items.index").exists()
+    again = Recommender.load(tmp_path / "model")
+    assert np.array_equal(again.recommend(fitted.user_ids, k=5)[0], exact)
+    quick(store, pairs[0]).save(tmp_path / "model")
+    assert not list((tmp_path / "model").glob("items.index*"))
+    newcomers = write_store(tmp_path / "new", planted(["jazz-77"]))
+    again.embed_items(newcomers, ["jazz-77"])
+    again.save(tmp_path / "model")
+    assert "jazz-77" in Recommender.load(tmp_path / "model").recommend("user00", k=100)[0]
+    assert not list((tmp_path / "model").glob("items.index*"))
+
+
+def test_an_index_needs_users(content: Recommender) -> None:
+    with pytest.raises(RankingError, match="needs items and users"):
+        content.build_index()

@@ -37,6 +37,12 @@ def add_ranking_commands(commands: Any) -> None:
     similar.add_argument("--k", type=int, default=10, help="(default: 10)")
     add_json(similar)
 
+    index = add_command(commands, "index", _index, "rank approximately from now on, for 100,000 items and more")
+    add_model(index)
+    index.add_argument("--recall", type=share, default=0.95, help="share of the best to find (default: 0.95)")
+    index.add_argument("--k", type=int, default=20, help="length of the lists to measure by (default: 20)")
+    add_json(index)
+
 
 def _recommend(arguments: argparse.Namespace) -> int:
     from mmrec.recommendations import recommend_in_blocks, write_recommendations
@@ -106,4 +112,15 @@ def _similar(arguments: argparse.Namespace) -> int:
         print(json.dumps([{"item_id": i, "cosine": float(c)} for i, c in zip(ids, cosines, strict=True) if i]))
     else:
         _print_list(model, arguments.item, ids, cosines)
+    return 0
+
+
+def _index(arguments: argparse.Namespace) -> int:
+    from mmrec.recommender import Recommender
+
+    model = Recommender.load(arguments.model)
+    recall = model.build_index(k=arguments.k, recall=arguments.recall)
+    model.save(arguments.model)
+    found = f"{recall:.3f} of the best {arguments.k} are found"
+    print(json.dumps({"recall": recall, "k": arguments.k}) if arguments.json else f"{found}; in {arguments.model}")
     return 0
