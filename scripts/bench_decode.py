@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -24,17 +23,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from benching import describe_machine
 from numpy.typing import NDArray
 
 from mmrec.media import decode_media
 from mmrec.sampling import FramePlan, FrameSampling
+
+PACKAGES = ("av", "torchcodec", "decord", "opencv-python-headless", "numpy", "torch")
 
 COUNT, SHORT_SIDE = 16, 224
 UNIFORM_BAR, KEYFRAMES_BAR = 1.0, 10.0
@@ -115,7 +116,10 @@ def main() -> int:
             "results": [asdict(r) for r in results],
             "verdicts": [asdict(v) | {"met": v.is_met} for v in verdicts],
         }
-        arguments.out.write_text(json.dumps({"machine": machine(), **tables}, indent=2))
+        ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
+        arguments.out.write_text(
+            json.dumps({"machine": describe_machine(PACKAGES, libavcodec=ffmpeg), **tables}, indent=2)
+        )
     return int(any(r.contestant == "mmrec uniform" and r.frames == "other frames" for r in results))
 
 
@@ -426,21 +430,6 @@ def scaled(frame: Any, size: tuple[int, int]) -> Image:
     width, height = size[::-1] if frame.rotation % 180 else size
     small = frame.reformat(width=width, height=height, format="gbrp", interpolation="BILINEAR", threads=1)
     return np.ascontiguousarray(np.rot90(small.to_ndarray(), round(frame.rotation / 90)))
-
-
-def machine() -> dict[str, Any]:
-    packages = {}
-    for name in ("av", "torchcodec", "decord", "opencv-python-headless", "numpy", "torch"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "not available"
-    models = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else []
-    processor = models[0] if models else platform.processor()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
-    facts = {"processor": processor, "cores": cores, "system": platform.platform(), "libavcodec": ffmpeg}
-    return facts | {"python": platform.python_version(), "packages": packages}
 
 
 if __name__ == "__main__":

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ import faiss
 import numpy as np
 import scipy.sparse as sp
 import torch
+from benching import describe_machine
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -36,6 +34,7 @@ from mmrec.approximate import ApproximateRanker
 from mmrec.ranker import Ranker
 from mmrec.scan import fast_types
 
+PACKAGES = ("torch", "numpy", "scipy", "faiss-cpu")
 K = 20
 SEEN = 100
 Floats = NDArray[np.float32]
@@ -57,7 +56,10 @@ def main() -> None:
         figures.append(compare_cuda(*((2_000, 50_000) if arguments.quick else (100_000, 1_000_000)), 256))
     print_table(figures)
     if arguments.out:
-        report = {"machine": describe_machine(), "figures": figures}
+        report = {
+            "machine": describe_machine(PACKAGES, fast_types=[str(dtype) for dtype in fast_types("cpu")]),
+            "figures": figures,
+        }
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
@@ -291,26 +293,6 @@ def print_table(figures: list[dict[str, Any]]) -> None:
         times = *(f"{row[name]:,.1f}" for name in ("median_ms", "best_ms", "processor_ms")), str(row["runs"])
         table.add_row(row["what"], f"{row['users']:,}", size, *times, ratio, bar)
     Console(width=170).print(table)
-
-
-def describe_machine() -> dict[str, Any]:
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "fast_types": [str(dtype) for dtype in fast_types("cpu")],
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "load_average": os.getloadavg()[0],
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "numpy", "scipy", "faiss-cpu")},
-    }
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def median_ms(times: Sequence[float]) -> float:
     return 1e3 * statistics.median(times)
 
 
-def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
+def describe_machine(packages: Sequence[str], **more: Any) -> dict[str, Any]:
     """The processor, what loads it, and the versions of `packages`, None for those that are not installed."""
     return {
         "processor": _processor(),
@@ -46,6 +46,7 @@ def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
+        **more,
     }
 
 
