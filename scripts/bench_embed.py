@@ -18,8 +18,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -28,16 +26,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+from benching import describe_machine
 
 from mmrec.catalog import Item, read_catalog
-from mmrec.decoding import DecodeLimits, available_cpus, decode_items
+from mmrec.decoding import DecodeLimits, decode_items
 from mmrec.media import DecodedMedia
+
+PACKAGES = ("torch", "av", "lancedb", "transformers", "open_clip_torch")
 
 if TYPE_CHECKING:  # torch and what needs it are imported late: every decoding worker imports this file
     from mmrec.panel import EncoderPanel
@@ -103,7 +103,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.clips, arguments.sample, arguments.rounds, arguments.preset = 12, 6, 1, ["light"]
-    report: dict[str, Any] = {"machine": machine(), "results": [], "growth": []}
+    report: dict[str, Any] = {"machine": describe_machine(PACKAGES), "results": [], "growth": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if not arguments.growth_only:
@@ -360,20 +360,6 @@ def plot(growth: list[dict[str, Any]], path: Path) -> None:
         axis.set(xlabel="items", ylabel=label)
         axis.grid(True, which="both", alpha=0.3)
     figure.savefig(path)
-
-
-def machine() -> dict[str, Any]:
-    import torch
-    from bench_encode import processor
-
-    return {
-        "processor": processor(),
-        "cpus": available_cpus(),
-        "load": os.getloadavg(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": platform.platform(),
-        "versions": {name: version(name) for name in ("torch", "av", "lancedb", "transformers", "open_clip_torch")},
-    }
 
 
 if __name__ == "__main__":

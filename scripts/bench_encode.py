@@ -11,24 +11,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from benching import describe_machine
 from make_random_checkpoint import write_clip, write_minilm, write_wav2vec2
 from torch.nn import functional
 
 from encoders.base import load_encoder
 from encoders.devices import computes_bfloat16, resolve_device
+
+PACKAGES = ("torch", "open_clip_torch", "transformers", "sentence-transformers", "numpy")
 
 COSINE_BAR = 0.999
 RATIO_BAR = 3.0  # for the visual encoder, on a processor with bfloat16
@@ -84,7 +85,8 @@ def main() -> int:
             results.append(race(contest, rounds))
             print_row(results[-1])
     if arguments.out:
-        report = {"machine": machine(device), "rounds": rounds, "results": [asdict(result) for result in results]}
+        machine = describe_machine(PACKAGES, bfloat16=computes_bfloat16(device), device=str(device))
+        report = {"machine": machine, "rounds": rounds, "results": [asdict(result) for result in results]}
         arguments.out.write_text(json.dumps(report, indent=2))
     agree = all(result.cosine >= COSINE_BAR for result in results)
     return 0 if agree else 1
@@ -203,27 +205,6 @@ def print_row(result: Result) -> None:
         f"{result.cosine:9.5f}{result.cosine_bar:7}  {'met' if result.is_met else 'NOT MET'} ({result.unit})",
         flush=True,
     )
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    libraries = ("torch", "open_clip_torch", "transformers", "sentence-transformers", "numpy")
-    return {
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "bfloat16": computes_bfloat16(device),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in libraries},
-    }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
