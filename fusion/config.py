@@ -24,7 +24,7 @@ class FusionConfig:
     """What determines a fit, with defaults chosen on the validation splits of short-video data.
 
     Fusion: `fusion` (a key of `FUSIONS`), `dim`, `num_heads`, and the shares dropped in training: `input_dropout` of
-    features, `attention_dropout`, `modality_dropout` of modalities.
+    features, `attention_dropout`, `modality_dropout` of modalities (for ranking alone).
     Item and user vectors: `use_ids`, `id_dropout`, `smoothing` over `neighbours` content neighbours, `history_power`.
     Objective: `objective`; `num_negatives` sampled per example for "binary" and "bpr"; `label_smoothing` for
     "full_softmax"; `alignment_weight` and its `temperature`; `adversarial_weight` and its `adversarial_epsilon`.

@@ -15,6 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,9 @@ def fit_alignment(
 ) -> tuple[Fusion, FitReport]:
     """Fits a fusion from content alone: the modalities of an item are drawn to each other, and from other items'.
 
-    Where no two items have two modalities, two views of an item are, each with other features dropped (SimCSE, Gao et
-    al. 2021).
+    `config.modality_dropout` does not apply: alignment alone makes modalities stand for each other, and hiding them
+    would only weaken it. Where no two items have two modalities, two views of an item are drawn together, each with
+    other features dropped (SimCSE, Gao et al. 2021).
 
     Raises:
         TrainingError: where fewer than two items have any token.
@@ -109,7 +111,7 @@ def fit_alignment(
     config, hardware = config or FusionConfig(), hardware or Hardware()
     L.seed_everything(config.seed, verbose=False)
     num_modalities_I = torch.stack([mask_IT.any(1) for mask_IT in table.masks.values()]).sum(0)
-    fusion = _make_fusion(table, config)
+    fusion = _make_fusion(table, replace(config, modality_dropout=0.0))
     task: _Task = _AlignmentTask(fusion, table, config)
     rows = (num_modalities_I > 1).nonzero().flatten()
     if len(rows) < 2:

@@ -329,6 +329,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             axis.barh(place, mean, xerr=spread, color=f"C{fusions.index(row['fusion'])}", height=0.75)
         axis.set_title(f"{title}, mean and standard deviation over seeds", fontsize=10)
         axis.grid(axis="x", alpha=0.3)
+        axis.margins(y=0.005)
     axes[0].set_yticks(range(len(rows)), names, fontsize=7)
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=120)
