@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import os
+import pickle
 import queue
 import resource
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
@@ -125,7 +129,7 @@ class _Workers(Generic[Task]):
             self._count,
             initializer=_start_worker,
             initargs=(os.getpid(), self._limits.memory_bytes),
-            context=multiprocessing.get_context("spawn"),
+            context=_WorkerContext(),
         )
 
     @property
@@ -237,7 +241,33 @@ def _joined(pictures: DecodedMedia, sound: DecodedMedia) -> DecodedMedia:
     )
 
 
+class _WorkerProcess(SpawnProcess):
+    """A worker that is silent about its job's end, even where that comes while the worker starts."""
+
+    def start(self) -> None:
+        """Start in a thread, so that a Ctrl-C cannot cut the start in two, and without SIGINT: the job decides."""
+        without_interrupts = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+        with ThreadPoolExecutor(1, initializer=without_interrupts) as thread:
+            thread.submit(super().start).result()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle_worker, (type(self), bytes(ForkingPickler.dumps(self.__dict__)))
+
+
+class _WorkerContext(SpawnContext):
+    Process = _WorkerProcess
+
+
 # --- in the worker ----------------------------------------------------------------------------------------------------
+
+
+def _unpickle_worker(kind: type[_WorkerProcess], state: bytes) -> _WorkerProcess:
+    worker = kind.__new__(kind)
+    try:
+        worker.__dict__.update(pickle.loads(state))  # noqa: S301 - from the job's own pipe
+    except FileNotFoundError:  # the pool was closed meanwhile: its semaphores are gone
+        os._exit(0)
+    return worker
 
 
 def _start_worker(parent: int, memory_bytes: int) -> None:

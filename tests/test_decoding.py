@@ -207,6 +207,17 @@ def test_no_worker_outlives_the_job(clips: list[Path]) -> None:
     assert multiprocessing.active_children() == []
 
 
+def test_a_worker_whose_job_ends_while_it_starts_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    context = mmrec.decoding._WorkerContext()
+    semaphore = context.Lock()
+    worker = context.Process(target=print, args=(semaphore,))
+    worker.start()
+    del semaphore
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_error_of_the_catalog_stops_the_workers_too(clips: list[Path]) -> None:
     def tasks() -> Iterator[Task]:
         yield from [task(path) for path in clips] * 4

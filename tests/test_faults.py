@@ -128,6 +128,23 @@ def test_a_stopped_job_keeps_what_is_done_and_says_how_to_go_on(
     assert len(FeatureStore(tmp_path / "store")) >= 512
 
 
+def test_ctrl_c_while_the_workers_start_says_one_line(catalog: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(catalog, tmp_path / "store"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(lambda: len(children_of(process.pid)) > 1)  # a worker beside multiprocessing's own tracker
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors.splitlines() == [
+        "mmrec: error: interrupted; what was embedded is stored: run the same command again to go on"
+    ]
+
+
 def test_a_second_job_on_the_same_store_is_refused_in_one_line(catalog: Path, tmp_path: Path) -> None:
     with FeatureStore(tmp_path / "store", create=True).lock():
         second = run(catalog, tmp_path / "store")
