@@ -50,8 +50,8 @@ def clean_text(text: str) -> str:
         'Tom & Jerry café'
     """
     text = _TAG.sub(" ", _INLINE_TAG.sub("", text[:MAX_CHARACTERS]))
-    text = unicodedata.normalize("NFC", html.unescape(text))
-    return " ".join("".join(filter(_is_visible, text)).split())
+    text = " ".join(unicodedata.normalize("NFC", html.unescape(text)).split())
+    return text if text.isprintable() else " ".join("".join(filter(_is_visible, text)).split())
 
 
 def _is_visible(character: str) -> bool:

@@ -55,8 +55,10 @@ class Catalog:
 
     def items(self) -> Iterator[Item]:
         """The items in the order of the manifest."""
+        is_folder = self.path.is_dir()
+        folder = self.path if is_folder else self.path.parent
         for _, values in _read_rows(self.path):
-            yield _to_item(values, self.path, self.media_root)
+            yield _to_item(values, folder, self.media_root, keep_surrogates=is_folder)
 
     def check_unchanged(self) -> None:
         """Raises `CatalogError` if the manifest changed since it was validated."""
@@ -222,11 +224,11 @@ def _refuse(error: OSError) -> None:
     raise CatalogError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def _to_item(values: Mapping[str, Any], path: Path, media_root: Path | None) -> Item:
+def _to_item(values: Mapping[str, Any], folder: Path, media_root: Path | None, *, keep_surrogates: bool) -> Item:
     texts = {column: _to_text(values.get(column)) for column in TEXT_COLUMNS}
     tags = _to_tags(values.get("tags"))
-    media_name = _to_text(values.get("media"), keep_surrogates=path.is_dir())
-    media, problem = _resolve_media(media_name, path if path.is_dir() else path.parent, media_root)
+    media_name = _to_text(values.get("media"), keep_surrogates=keep_surrogates)
+    media, problem = _resolve_media(media_name, folder, media_root)
     if not media_name and not tags and not texts["title"].strip() and not texts["description"].strip():
         problem = Problem(Reason.NO_CONTENT, "the row has neither media nor text")
     known = {"item_id", "media", "tags", *TEXT_COLUMNS}

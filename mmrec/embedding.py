@@ -25,7 +25,7 @@ from mmrec.panel import EncoderPanel, load_panel
 from mmrec.presets import load_preset
 from mmrec.store import FeatureStore, StoredKeys
 
-ROWS_PER_COMMIT = 512
+ROWS_PER_COMMIT = 2048
 BYTES_PER_COMMIT = 64 * 2**20
 SECONDS_PER_COMMIT = 10.0
 ROWS_WAITING_TO_BE_WRITTEN = 1024

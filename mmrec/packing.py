@@ -162,9 +162,10 @@ class Packer:
         while self._running:
             is_crowded = len(self._running) > MAX_BATCHES_PER_THREAD * self._threads.count
             must_wait = wait or is_crowded or self._bytes > MAX_WAITING_BYTES
-            done, _ = concurrent.futures.wait(
-                self._running, timeout=None if must_wait else 0, return_when=concurrent.futures.FIRST_COMPLETED
-            )
+            done = [future for future in self._running if future.done()]
+            if not done and must_wait:
+                concurrent.futures.wait(self._running, return_when=concurrent.futures.FIRST_COMPLETED)
+                continue
             if not done:
                 return
             wait = False

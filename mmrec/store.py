@@ -35,6 +35,7 @@ TABLE = "items"
 ENCODERS_TABLE = "encoders"
 SCAN_ROWS = 1024
 COMMITS_BETWEEN_COMPACTIONS = 64
+MAX_FRAGMENTS = 1024
 OLD_VERSIONS_KEPT = timedelta(hours=1)
 
 _TOKENS = pa.list_(pa.list_(pa.float32()))
@@ -188,6 +189,7 @@ class FeatureStore:
             self._items = self._open(TABLE, SCHEMA, create)
             self._encoders = self._open(ENCODERS_TABLE, _ENCODERS_SCHEMA, create)
         self._commits = 0
+        self._replaced_rows = 0
 
     def _open(self, name: str, schema: pa.Schema, create: bool) -> Any:
         if create and not self._has_version(name):
@@ -243,7 +245,10 @@ class FeatureStore:
                 self._items.add(_to_table(new))
             if changed:
                 self._items.merge_insert("item_id").when_matched_update_all().execute(_to_table(changed))
-        self._compact_now_and_then()
+        self._replaced_rows += len(changed)
+        self._commits += 1
+        if self._commits % COMMITS_BETWEEN_COMPACTIONS == 0:
+            self.compact()
 
     def relabel(self, items: Sequence[tuple[Item, str]]) -> None:
         """Take over what the catalog says of items, each given with its catalog key, whose tokens stay valid."""
@@ -251,23 +256,29 @@ class FeatureStore:
             table = pa.Table.from_pylist([_catalog_row(item, key) for item, key in items], schema=_CATALOG_SCHEMA)
             with _storage_errors(self.folder):
                 self._items.merge_insert("item_id").when_matched_update_all().execute(table)
+            self._replaced_rows += len(items)
 
     def prune(self, keep: Iterable[str]) -> int:
         """Delete the rows of all other items; returns how many."""
         ids = pa.table({"item_id": pa.array(keep, pa.string())})
         with _storage_errors(self.folder):
             result = self._items.merge_insert("item_id").when_not_matched_by_source_delete().execute(ids)
+            self._replaced_rows += result.num_deleted_rows
             return int(result.num_deleted_rows)
 
     def compact(self) -> None:
-        """Merge small fragments and drop versions older than an hour."""
-        with _storage_errors(self.folder):
-            self._items.optimize(cleanup_older_than=OLD_VERSIONS_KEPT)
+        """Merge small fragments and drop versions older than an hour, where that is worth rewriting the rows.
 
-    def _compact_now_and_then(self) -> None:
-        self._commits += 1
-        if self._commits % COMMITS_BETWEEN_COMPACTIONS == 0:
-            self.compact()
+        It is where this object replaced or deleted half of the rows, and where at least half of them lie outside the
+        largest of many fragments: so a row is rewritten as many times as the store doubled.
+        """
+        with _storage_errors(self.folder):
+            rows, fragments = len(self), self._items.stats()["fragment_stats"]
+            are_many = fragments["num_fragments"] >= COMMITS_BETWEEN_COMPACTIONS
+            is_scattered = are_many and rows >= 2 * fragments["lengths"]["max"]
+            if is_scattered or fragments["num_fragments"] >= MAX_FRAGMENTS or 2 * self._replaced_rows >= max(1, rows):
+                self._items.optimize(cleanup_older_than=OLD_VERSIONS_KEPT)
+                self._replaced_rows = 0
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -33,9 +33,9 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open(folder / "catalog.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["item_id", "media", "title"])
-        for number in range(1500):
+        for number in range(6000):
             writer.writerow(
-                [f"item '{number}'", f"{number % 6}.mp4" if number % 100 == 0 else "", f"title {number} 标题"]
+                [f"item '{number}'", f"{number % 6}.mp4" if number % 400 == 0 else "", f"title {number} 标题"]
             )
         writer.writerow(["broken", "broken.mp4", ""])
         writer.writerow(["missing", "missing.mp4", "a title"])
@@ -95,8 +95,8 @@ def test_killed_at_any_moment_then_run_again_ends_as_if_undisturbed(catalog: Pat
         process.wait()
         wait_until(lambda children=children: not any(map(is_alive, children)), 10.0)  # type: ignore[misc]
     report = json.loads(run(catalog, killed, "--json").stdout)
-    assert report["items"] == 1502
-    assert report["skipped"] >= 512, "what was committed before the kill is not done again"
+    assert report["items"] == 6002
+    assert report["skipped"] >= 2048, "what was committed before the kill is not done again"
     calm, again = rows(tmp_path / "calm"), rows(killed)
     assert calm.keys() == again.keys()
     for item_id, features in calm.items():
@@ -125,7 +125,7 @@ def test_a_stopped_job_keeps_what_is_done_and_says_how_to_go_on(
         assert process.returncode == 1
         assert "run the same command again to go on" in errors.splitlines()[-1]
         assert "Traceback" not in errors
-    assert len(FeatureStore(tmp_path / "store")) >= 512
+    assert len(FeatureStore(tmp_path / "store")) >= 2048
 
 
 def test_ctrl_c_while_the_workers_start_says_one_line(catalog: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_full_disk_is_one_error_and_the_store_still_opens(catalog: Path, small
     assert "Traceback" not in full.stderr
     assert "No space left on device" in full.stderr
     store = FeatureStore(small_disk / "store")
-    assert len(store) == len(list(store.features())) < 1502
+    assert len(store) == len(list(store.features())) < 6002
 
 
 def test_a_read_only_folder_is_one_error(catalog: Path, small_disk: Path) -> None:

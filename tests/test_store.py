@@ -467,4 +467,25 @@ def test_compaction_keeps_rows_and_merges_fragments(tmp_path: Path, monkeypatch:
     for row in rows[1:]:
         assert_same(found[row.item.item_id], row)
     assert found["0"].content_key == key(14)
-    assert store._items.stats()["fragment_stats"]["num_fragments"] < 8
+    assert num_fragments(store) < 8
+
+
+def test_a_large_store_is_not_rewritten_for_a_few_new_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmrec.store, "COMMITS_BETWEEN_COMPACTIONS", 4)
+    store = FeatureStore(tmp_path / "store", create=True)
+    rows = [make(str(n), seed=n, visual=1) for n in range(40)]
+    store.write(rows[:24])
+    for row in rows[24:35]:
+        store.write([row])
+    assert num_fragments(store) == 12, "eleven new rows beside 24"
+    for row in rows[35:]:
+        store.write([row])
+    assert num_fragments(store) == 17, "no more in them than in the first"
+    store.write([], [dataclasses.replace(row, content_key=key(1)) for row in rows[:20]])
+    store.compact()
+    assert num_fragments(store) == 1, "half of the rows were replaced"
+    assert len(by_id(store)) == 40
+
+
+def num_fragments(store: FeatureStore) -> int:
+    return int(store._items.stats()["fragment_stats"]["num_fragments"])
