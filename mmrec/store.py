@@ -1,10 +1,4 @@
-"""The feature store: one row per item, on LanceDB. The only file that imports lancedb.
-
-Columns, for each modality `m` of visual, audio and text:
-    item_id, status, title, description, tags, language, metadata (JSON), media, duration_seconds, facts (JSON),
-    m_tokens (T lists of D floats), m_starts, m_ends (seconds), m_reason, m_detail, m_fingerprint,
-    content_key (what the tokens were made from), catalog_key (the row of the catalog)
-"""
+"""The feature store: one row per item, on LanceDB. The only file that imports lancedb."""
 
 from __future__ import annotations
 
@@ -28,8 +22,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmrec.catalog import Item
-from mmrec.errors import MMRecError, Problem, Reason, StoreError
-from mmrec.features import MODALITIES, Features, Modality, Status, Tokens
+from mmrec.errors import MMRecError, Reason, StoreError
+from mmrec.features import MODALITIES, Features, Modality, Status
+from mmrec.rows import (
+    CATALOG_SCHEMA,
+    SCHEMA,
+    TOKEN_COUNTS_SCHEMA,
+    catalog_row,
+    mean_tokens,
+    to_features,
+    to_table,
+    token_counts,
+    token_matrix,
+)
 
 TABLE = "items"
 ENCODERS_TABLE = "encoders"
@@ -38,39 +43,6 @@ COMMITS_BETWEEN_COMPACTIONS = 64
 MAX_FRAGMENTS = 1024
 OLD_VERSIONS_KEPT = timedelta(hours=1)
 
-_TOKENS = pa.list_(pa.list_(pa.float32()))
-_CATALOG_FIELDS = [
-    pa.field("title", pa.string()),
-    pa.field("description", pa.string()),
-    pa.field("tags", pa.list_(pa.string())),
-    pa.field("language", pa.string()),
-    pa.field("metadata", pa.string()),
-    pa.field("catalog_key", pa.string()),
-]
-SCHEMA = pa.schema(
-    [
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("status", pa.string()),
-        *_CATALOG_FIELDS,
-        pa.field("media", pa.string()),
-        pa.field("duration_seconds", pa.float64()),
-        pa.field("facts", pa.string()),
-        pa.field("content_key", pa.string()),
-        *(
-            pa.field(f"{modality}_{name}", kind)
-            for modality in MODALITIES
-            for name, kind in [
-                ("tokens", _TOKENS),
-                ("starts", pa.list_(pa.float64())),
-                ("ends", pa.list_(pa.float64())),
-                ("reason", pa.string()),
-                ("detail", pa.string()),
-                ("fingerprint", pa.string()),
-            ]
-        ),
-    ]
-)
-_CATALOG_SCHEMA = pa.schema([SCHEMA.field("item_id"), *_CATALOG_FIELDS])
 _ENCODERS_SCHEMA = pa.schema(
     [
         pa.field("fingerprint", pa.string(), nullable=False),
@@ -242,9 +214,9 @@ class FeatureStore:
         """Add the rows of `new` items and replace those of `changed` ones; each of the two at once or not at all."""
         with _storage_errors(self.folder):
             if new:
-                self._items.add(_to_table(new))
+                self._items.add(to_table(new))
             if changed:
-                self._items.merge_insert("item_id").when_matched_update_all().execute(_to_table(changed))
+                self._items.merge_insert("item_id").when_matched_update_all().execute(to_table(changed))
         self._replaced_rows += len(changed)
         self._commits += 1
         if self._commits % COMMITS_BETWEEN_COMPACTIONS == 0:
@@ -253,7 +225,7 @@ class FeatureStore:
     def relabel(self, items: Sequence[tuple[Item, str]]) -> None:
         """Take over what the catalog says of items, each given with its catalog key, whose tokens stay valid."""
         if items:
-            table = pa.Table.from_pylist([_catalog_row(item, key) for item, key in items], schema=_CATALOG_SCHEMA)
+            table = pa.Table.from_pylist([catalog_row(item, key) for item, key in items], schema=CATALOG_SCHEMA)
             with _storage_errors(self.folder):
                 self._items.merge_insert("item_id").when_matched_update_all().execute(table)
             self._replaced_rows += len(items)
@@ -324,7 +296,7 @@ class FeatureStore:
         for batch in self.scan(item_ids=item_ids):
             columns = {name: batch.column(name) for name in SCHEMA.names}
             for row in range(batch.num_rows):
-                yield _to_features({name: column[row] for name, column in columns.items()})
+                yield to_features({name: column[row] for name, column in columns.items()})
 
     def encoders(self) -> list[EncoderRecord]:
         with _storage_errors(self.folder):
@@ -361,7 +333,7 @@ class FeatureStore:
                 ids += present.column("item_id").to_pylist()
                 fingerprints |= set(present.column(f"{modality}_fingerprint").to_pylist())
                 self._check_one_encoder(modality, fingerprints)
-                blocks.append(_mean_tokens(present.column(f"{modality}_tokens")))
+                blocks.append(mean_tokens(present.column(f"{modality}_tokens")))
         return ids, np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
 
     def _check_one_encoder(self, modality: Modality, fingerprints: set[str]) -> None:
@@ -418,8 +390,8 @@ class FeatureStore:
 
     def _export_npy(self, folder: Path) -> list[Path]:
         counts = pa.Table.from_batches(
-            [_token_counts(batch) for batch in self.scan(["item_id", "status", *(f"{m}_tokens" for m in MODALITIES)])],
-            schema=_token_counts_schema(),
+            [token_counts(batch) for batch in self.scan(["item_id", "status", *(f"{m}_tokens" for m in MODALITIES)])],
+            schema=TOKEN_COUNTS_SCHEMA,
         )
         paths = [folder / "items.parquet"]
         pq.write_table(counts, paths[0])
@@ -440,120 +412,8 @@ class FeatureStore:
                 continue
             fingerprints |= set(present.column(f"{modality}_fingerprint").to_pylist())
             self._check_one_encoder(modality, fingerprints)
-            _, tokens_TD = _token_matrix(present.column(f"{modality}_tokens"))
+            _, tokens_TD = token_matrix(present.column(f"{modality}_tokens"))
             if out is None:
                 out = np.lib.format.open_memmap(path, "w+", np.float32, (total, tokens_TD.shape[1]))
             out[row : row + len(tokens_TD)] = tokens_TD
             row += len(tokens_TD)
-
-
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
-def _catalog_row(item: Item, catalog_key: str) -> dict[str, Any]:
-    return {
-        "item_id": item.item_id,
-        "title": item.title,
-        "description": item.description,
-        "tags": list(item.tags),
-        "language": item.language,
-        "metadata": json.dumps(dict(item.metadata), ensure_ascii=False),
-        "catalog_key": catalog_key,
-    }
-
-
-def _to_table(rows: Sequence[Features]) -> pa.Table:
-    columns: dict[str, Any] = pa.Table.from_pylist(
-        [_catalog_row(row.item, row.catalog_key) for row in rows], schema=_CATALOG_SCHEMA
-    ).to_pydict()
-    columns |= {
-        "status": [row.status for row in rows],
-        "media": [
-            None if row.item.media is None else os.fsencode(row.item.media).decode("utf-8", "replace") for row in rows
-        ],
-        "duration_seconds": [row.duration_seconds for row in rows],
-        "facts": [json.dumps(row.facts, ensure_ascii=False) for row in rows],
-        "content_key": [row.content_key for row in rows],
-    }
-    for modality in MODALITIES:
-        tokens = [row.tokens.get(modality) for row in rows]
-        problems = [row.problems.get(modality) for row in rows]
-        columns |= {
-            f"{modality}_tokens": _token_column([None if t is None else t.vectors_TD for t in tokens]),
-            f"{modality}_starts": [None if t is None else t.spans_T2[:, 0] for t in tokens],
-            f"{modality}_ends": [None if t is None else t.spans_T2[:, 1] for t in tokens],
-            f"{modality}_reason": [None if p is None else p.reason for p in problems],
-            f"{modality}_detail": [None if p is None else p.detail for p in problems],
-            f"{modality}_fingerprint": [row.fingerprints.get(modality) for row in rows],
-        }
-    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names}, schema=SCHEMA)
-
-
-def _token_column(matrices: Sequence[NDArray[np.float32] | None]) -> pa.Array:
-    present = [matrix for matrix in matrices if matrix is not None]
-    flat = np.concatenate([matrix.ravel() for matrix in present]) if present else np.zeros(0, np.float32)
-    widths = [matrix.shape[1] for matrix in present for _ in range(len(matrix))]
-    inner = pa.ListArray.from_arrays(pa.array(np.cumsum([0, *widths]), pa.int32()), pa.array(flat, pa.float32()))
-    ends = np.cumsum([0, *(0 if matrix is None else len(matrix) for matrix in matrices)])
-    missing = pa.array([*(matrix is None for matrix in matrices)], pa.bool_())
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), inner, mask=missing)
-
-
-def _token_matrix(column: pa.ListArray) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """`starts_I` of each item's tokens, and `tokens_TD` of them all; no item may be null."""
-    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-    tokens = column.flatten()
-    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
-    return starts, tokens.flatten().to_numpy(zero_copy_only=False).reshape(len(tokens), -1)
-
-
-def _mean_tokens(column: pa.ListArray) -> NDArray[np.float32]:
-    starts_I, tokens_TD = _token_matrix(column)
-    return _normalised(np.add.reduceat(_normalised(tokens_TD), starts_I, axis=0))
-
-
-def _normalised(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    normalised: NDArray[np.float32] = (vectors_ND / np.maximum(norms, 1e-12)).astype(np.float32)
-    return normalised
-
-
-def _token_counts_schema() -> pa.Schema:
-    counts = [pa.field(f"{modality}_count", pa.int32()) for modality in MODALITIES]
-    return pa.schema([pa.field("item_id", pa.string()), pa.field("status", pa.string()), *counts])
-
-
-def _token_counts(batch: pa.RecordBatch) -> pa.RecordBatch:
-    counts = [batch.column(f"{modality}_tokens").value_lengths().fill_null(0) for modality in MODALITIES]
-    return pa.RecordBatch.from_arrays(
-        [batch.column("item_id"), batch.column("status"), *counts], schema=_token_counts_schema()
-    )
-
-
-def _to_features(row: Mapping[str, pa.Scalar]) -> Features:
-    media = row["media"].as_py()
-    features = Features(
-        item=Item(
-            item_id=row["item_id"].as_py(),
-            media=None if media is None else Path(media),
-            title=row["title"].as_py(),
-            description=row["description"].as_py(),
-            tags=tuple(row["tags"].as_py()),
-            language=row["language"].as_py(),
-            metadata=json.loads(row["metadata"].as_py()),
-        ),
-        duration_seconds=row["duration_seconds"].as_py(),
-        facts=json.loads(row["facts"].as_py()),
-        content_key=row["content_key"].as_py(),
-        catalog_key=row["catalog_key"].as_py(),
-    )
-    for modality in MODALITIES:
-        if row[f"{modality}_tokens"].is_valid:
-            _, vectors = _token_matrix(pa.array([row[f"{modality}_tokens"]], _TOKENS))
-            spans = np.column_stack([row[f"{modality}_starts"].as_py(), row[f"{modality}_ends"].as_py()])
-            features.tokens[modality] = Tokens(vectors, spans)
-        if (reason := row[f"{modality}_reason"].as_py()) is not None:
-            features.problems[modality] = Problem(Reason(reason), row[f"{modality}_detail"].as_py())
-        if (fingerprint := row[f"{modality}_fingerprint"].as_py()) is not None:
-            features.fingerprints[modality] = fingerprint
-    return features

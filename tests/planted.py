@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from encoders.base import load_encoder
 from fusion.config import FusionConfig, Hardware
-from mmrec import sample
 from mmrec.catalog import Item, read_catalog
 from mmrec.features import Features, Modality, Tokens
 from mmrec.fitting import RecommenderConfig
 from mmrec.interactions import Interactions, make_interactions
+from mmrec.sample import items as sample_items
 from mmrec.sample import make_sample_catalog
 from mmrec.store import EncoderRecord, FeatureStore
 
@@ -120,10 +120,10 @@ def write_sample_store(folder: Path, *, without: Sequence[Modality] = (), seed: 
 
     Returns the store, and the folder of the catalog and its interactions.
     """
-    with patch("mmrec.sample._make_media", return_value=b""):
+    with patch("mmrec.sample.make_media", return_value=b""):
         manifest = make_sample_catalog(folder / "catalog")
     rng = np.random.default_rng(seed)
-    kinds = {kind.name: kind for kind in sample.KINDS}
+    kinds = {kind.name: kind for kind in sample_items.KINDS}
     words = load_encoder("hashed-ngrams", device="cpu")
     centres: dict[str, NDArray[np.float64]] = {}
     made = []

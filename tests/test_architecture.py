@@ -81,7 +81,16 @@ def test_encoders_and_fusion_know_nothing_of_the_engine_or_each_other() -> None:
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("av", ("mmrec.media", "mmrec.media.container", "mmrec.media.pictures", "mmrec.media.sound", "mmrec.sample")),
+        (
+            "av",
+            (
+                "mmrec.media",
+                "mmrec.media.container",
+                "mmrec.media.pictures",
+                "mmrec.media.sound",
+                "mmrec.sample.media_files",
+            ),
+        ),
         ("lancedb", ("mmrec.store",)),
         ("pebble", ("mmrec.decoding",)),
         ("filelock", ("mmrec.store",)),

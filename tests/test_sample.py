@@ -10,7 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from mmrec.sample import KINDS, NUM_USERS, make_sample_catalog
+from mmrec.sample import make_sample_catalog
+from mmrec.sample.items import KINDS
+from mmrec.sample.users import NUM_USERS
 
 
 @pytest.fixture(scope="module")
