@@ -16,6 +16,7 @@ of the batch has may be left out altogether. An item's vector depends neither on
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -153,7 +154,7 @@ class CrossModalAttention(nn.Module):
         return scores.masked_fill(~allowed_BTT.unsqueeze(1), -torch.inf).softmax(-1).mean(1)
 
 
-class Fusion(nn.Module):
+class Fusion(nn.Module, ABC):
     """What all fusions share: checks, projections, modality and time embeddings, modality dropout.
 
     Args:
@@ -227,8 +228,10 @@ class Fusion(nn.Module):
         own = {m: F.normalize(_masked_mean(parts[m], masks[m]), dim=-1) for m in parts}
         return self._fuse(parts, masks, own, details)
 
-    def _fuse(self, parts: dict[str, Tensor], masks: dict[str, Tensor], own: dict[str, Tensor], details: bool) -> Fused:
-        raise NotImplementedError
+    @abstractmethod
+    def _fuse(
+        self, parts: dict[str, Tensor], masks: dict[str, Tensor], own: dict[str, Tensor], details: bool
+    ) -> Fused: ...
 
     def _project(self, modality: str, tokens_BTW: Tensor, mask_BT: Tensor, seconds_BT: Tensor | None) -> Tensor:
         tokens_BTD: Tensor = self.projections[modality](tokens_BTW.masked_fill(~mask_BT.unsqueeze(-1), 0.0))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Items:
     fused: Fused | None = None
 
 
-class Tower(nn.Module):
+class Tower(nn.Module, ABC):
     """What every tower offers: item vectors from tokens, what is needed to make user vectors, and its files.
 
     `fusion` makes the content vectors; `history_power` and `null_D` are those of `user_vectors`.
@@ -57,10 +58,11 @@ class Tower(nn.Module):
     history_power: float
     null_D: Tensor
 
+    @abstractmethod
     def forward(self, table: TokenTable) -> Items:
         """The vectors and biases of the items that the tower was built for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embed(self, table: TokenTable, base_ID: Tensor) -> Items:
         """Vectors and biases of items that joined after training.
 
@@ -68,16 +70,15 @@ class Tower(nn.Module):
             table: the new items; modalities that none of them has may be left out.
             base_ID: `Items.base_ID` of the items that the tower was built for, as of `forward` in evaluation mode.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What `empty` needs beside the fusion."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def empty(cls, fusion: Fusion, settings: Mapping[str, Any]) -> Self:
         """A tower of these settings, for weights to be loaded into."""
-        raise NotImplementedError
 
     def content(self, table: TokenTable) -> tuple[Tensor, Fused | None]:
         """The content vectors `(I, D)`, zero for items without tokens, and the details of the others."""

@@ -14,6 +14,7 @@ A model scores items from histories, so a user who was not there when it was fit
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -32,7 +33,7 @@ class CollaborativeError(MMRecError):
     """Interactions or settings that a collaborative model cannot use."""
 
 
-class CollaborativeModel:
+class CollaborativeModel(ABC):
     """The contract: `fit`, then `score`, `recommend`, `similar_items`, `save` and `load`.
 
     A subclass learns `arrays`, named arrays that are all it needs to score.
@@ -103,18 +104,18 @@ class CollaborativeModel:
         return self
 
     @property
+    @abstractmethod
     def num_items(self) -> int:
         """How many items the model was fitted on."""
-        raise NotImplementedError
 
-    def _names(self) -> set[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _names(self) -> set[str]: ...
 
-    def _learn(self, train_UI: sp.csr_array) -> dict[str, NDArray[Any]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _learn(self, train_UI: sp.csr_array) -> dict[str, NDArray[Any]]: ...
 
-    def _score(self, history_UI: sp.csr_array) -> Floats:
-        raise NotImplementedError
+    @abstractmethod
+    def _score(self, history_UI: sp.csr_array) -> Floats: ...
 
 
 class Popularity(CollaborativeModel):
