@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,8 +27,12 @@ def hasten(network: nn.Module) -> None:
     """Let a network take faster ways in inference; its weights must not change until `restore`."""
     if not _runs_on_onednn(network):
         return
+    fused: set[nn.Linear] = set()
     for module in network.modules():
-        if type(module) is nn.Linear:
+        if type(module) is nn.Sequential and (linears := _linears_before_gelus(module)):
+            replace_forward(module, _Sequence(module))
+            fused |= linears
+        elif type(module) is nn.Linear and module not in fused:
             replace_forward(module, _Linear(module.weight, module.bias))
         elif isinstance(module, nn.MultiheadAttention) and _Attention.can_replace(module):
             replace_forward(module, _Attention(module))
@@ -65,15 +70,43 @@ def _runs_on_onednn(network: nn.Module) -> bool:
 
 
 class _Linear:
-    """A linear layer whose weights lie as oneDNN wants them, instead of being laid out anew by every call."""
+    """A linear layer whose weights lie as oneDNN wants them, instead of being laid out anew by every call.
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    `gelu` is how a GELU that follows at once, before anything is rounded or written, is approximated.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, gelu: str | None = None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach())
         self._bias = None if bias is None else bias.detach()
+        self._activation = ("none", "") if gelu is None else ("gelu", gelu)
 
     def __call__(self, input: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, self._weight, self._bias, "none", [], "")
+        name, algorithm = self._activation
+        output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, self._weight, self._bias, name, [], algorithm)
         return output
+
+
+def _linears_before_gelus(modules: nn.Sequential) -> set[nn.Linear]:
+    return {first for first, second in pairwise(modules) if type(first) is nn.Linear and type(second) is nn.GELU}
+
+
+class _Sequence:
+    """Modules one after the other, each linear layer and the GELU behind it as one."""
+
+    def __init__(self, modules: nn.Sequential) -> None:
+        linears = _linears_before_gelus(modules)
+        self._steps: list[Forward] = []
+        for before, module in pairwise([None, *modules]):
+            if before in linears:
+                assert isinstance(before, nn.Linear) and isinstance(module, nn.GELU)
+                self._steps[-1] = _Linear(before.weight, before.bias, gelu=module.approximate)
+            else:
+                self._steps.append(module)
+
+    def __call__(self, input: torch.Tensor) -> torch.Tensor:
+        for step in self._steps:
+            input = step(input)
+        return input
 
 
 class _Attention:

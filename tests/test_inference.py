@@ -11,11 +11,13 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(64, 4, batch_first=True)
+        activation = nn.GELU()
+        self.mlp = nn.Sequential(nn.Linear(64, 128), activation, nn.Linear(128, 64), nn.LayerNorm(64), activation)
         self.layer = nn.Linear(64, 32, bias=False)
 
     def forward(self, tokens_NTD, **options):
         attended_NTD, _ = self.attention(tokens_NTD, tokens_NTD, tokens_NTD, need_weights=False, **options)
-        return self.layer(attended_NTD)
+        return self.layer(self.mlp(attended_NTD))
 
 
 @pytest.fixture
