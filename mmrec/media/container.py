@@ -302,7 +302,7 @@ class StreamReader:
     def _length(self, frame: Any) -> int:
         if isinstance(frame, VideoFrame):
             return int(frame.duration or 0)
-        return round(frame.samples / frame.sample_rate / self.time_base) if frame.sample_rate else 0
+        return self.length(frame.samples / frame.sample_rate) if frame.sample_rate else 0
 
     def duration_seconds(self) -> float:
         """The stream's length as its header says it, else the file's, else found by reading all packets."""

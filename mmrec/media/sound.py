@@ -19,6 +19,7 @@ from mmrec.sampling import SoundPlan
 SEEK_MIN_SECONDS = 5.0
 PREROLL_SECONDS = 0.5
 GAP_SECONDS = 0.1
+CHUNK_SECONDS = 0.25
 
 
 class Sound(NamedTuple):
@@ -123,7 +124,7 @@ def _resampled(reader: StreamReader, rate: int, begin_seconds: float) -> Iterato
         if resampler is None or new_shape != shape or abs(seconds - expected) > GAP_SECONDS:
             for chunk in _flush(resampler):
                 yield position, chunk
-            resampler, shape = av.AudioResampler(format="flt", layout="mono", rate=rate), new_shape
+            resampler, shape = _resampler(rate), new_shape
             position = round(seconds * rate)
         expected = seconds + frame.samples / frame.sample_rate
         frame.pts = None
@@ -134,6 +135,10 @@ def _resampled(reader: StreamReader, rate: int, begin_seconds: float) -> Iterato
     for chunk in _flush(resampler):
         yield position, chunk
         position += len(chunk)
+
+
+def _resampler(rate: int) -> av.AudioResampler:
+    return av.AudioResampler(format="flt", layout="mono", rate=rate, frame_size=round(CHUNK_SECONDS * rate))
 
 
 def _flush(resampler: av.AudioResampler | None) -> Iterator[NDArray[np.float32]]:
