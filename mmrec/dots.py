@@ -6,8 +6,10 @@ and a few items for each of many users would have to be copied together first.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numba
 import numpy as np
@@ -34,8 +36,18 @@ def score_groups(vectors_IE: torch.Tensor, users_UE: torch.Tensor, groups_US: to
 
 def on_all_cores(work: Callable[[slice], None], parts: list[slice]) -> None:
     """Do the parts of some work that leaves the interpreter to others."""
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        list(threads.map(work, parts))
+    if len(parts) == 1:
+        work(parts[0])
+    else:
+        list(_threads(torch.get_num_threads()).map(work, parts))
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="dots")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a fork has none of its parent's threads
 
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract"}, cache=True)
