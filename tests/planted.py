@@ -107,6 +107,20 @@ def to_interactions(pairs: Sequence[tuple[str, str]]) -> Interactions:
     return make_interactions([*users], [str(item) for item in items])
 
 
+def random_interactions(seed: int = 0, num_users: int = 60, num_items: int = 40, size: int = 500) -> Interactions:
+    rng = np.random.default_rng(seed)
+    users = [f"u{k}" for k in rng.integers(num_users, size=size)]
+    items = [f"i{k}" for k in rng.integers(num_items, size=size)]
+    return make_interactions(users, items, timestamps=rng.integers(1000, size=size).astype(float))
+
+
+def pairs(interactions: Interactions) -> set[tuple[str, str]]:
+    return {
+        (interactions.user_ids[u], interactions.item_ids[i])
+        for u, i in zip(interactions.user_rows, interactions.item_rows, strict=True)
+    }
+
+
 def write_csv(path: Path, interactions: Interactions) -> Path:
     """The interactions as a file."""
     rows = zip(interactions.user_rows, interactions.item_rows, interactions.weights, strict=True)

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from planted import pairs, random_interactions
 
 from mmrec.interactions import (
     InteractionError,
-    Interactions,
     LeakError,
     align,
     check_no_leak,
@@ -24,20 +24,6 @@ from mmrec.interactions import (
 USERS = ["u1", "u2", "u1", "u3", "用户"]
 ITEMS = ["007", "b", "b", "007", "c"]
 TIMES = [10.0, 20.5, 5.0, 1.0, 3.0]
-
-
-def random_interactions(seed: int = 0, num_users: int = 60, num_items: int = 40, size: int = 500) -> Interactions:
-    rng = np.random.default_rng(seed)
-    users = [f"u{k}" for k in rng.integers(num_users, size=size)]
-    items = [f"i{k}" for k in rng.integers(num_items, size=size)]
-    return make_interactions(users, items, timestamps=rng.integers(1000, size=size).astype(float))
-
-
-def pairs(interactions: Interactions) -> set[tuple[str, str]]:
-    return {
-        (interactions.user_ids[u], interactions.item_ids[i])
-        for u, i in zip(interactions.user_rows, interactions.item_rows, strict=True)
-    }
 
 
 def write(path: Path) -> Path:

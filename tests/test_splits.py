@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from planted import pairs, random_interactions
 
 from mmrec.cli import main
-from mmrec.interactions import InteractionError, Interactions, make_interactions, read_interactions
+from mmrec.interactions import InteractionError, make_interactions, read_interactions
 from mmrec.splits import split, split_by_time, split_cold_items, split_leave_last_out, split_random
-
-
-def random_interactions(seed: int = 0, num_users: int = 60, num_items: int = 40, size: int = 500) -> Interactions:
-    rng = np.random.default_rng(seed)
-    users = [f"u{k}" for k in rng.integers(num_users, size=size)]
-    items = [f"i{k}" for k in rng.integers(num_items, size=size)]
-    return make_interactions(users, items, timestamps=rng.integers(1000, size=size).astype(float))
-
-
-def pairs(interactions: Interactions) -> set[tuple[str, str]]:
-    return {
-        (interactions.user_ids[u], interactions.item_ids[i])
-        for u, i in zip(interactions.user_rows, interactions.item_rows, strict=True)
-    }
 
 
 def test_random_split_is_a_partition_and_reproducible() -> None:
