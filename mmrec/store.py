@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import filelock
-import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -155,6 +154,8 @@ class FeatureStore:
             raise StoreError(
                 f"there is no store at {self.folder}: make one with `mmrec embed CATALOG --store {self.folder}`"
             )
+        import lancedb
+
         with _storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._database = lancedb.connect(self.folder)
