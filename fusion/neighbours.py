@@ -108,12 +108,17 @@ class _SparseProduct(torch.autograd.Function):
 def _to_torch(matrix: sp.csr_array) -> Tensor:
     matrix.sort_indices()
     return torch.sparse_csr_tensor(
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        torch.from_numpy(matrix.indices.astype(np.int64)),
-        torch.from_numpy(matrix.data.astype(np.float32)),
+        _copied(matrix.indptr, torch.int64),
+        _copied(matrix.indices, torch.int64),
+        _copied(matrix.data, torch.float32),
         size=matrix.shape,
         check_invariants=True,
     )
+
+
+def _copied(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """A tensor whose stride is one even where it is empty, which torch 2.11 asks for in a sparse one."""
+    return torch.empty(len(array), dtype=dtype).copy_(torch.from_numpy(array))
 
 
 def _nearest(queries_QW: Tensor, keys_IW: Tensor, count: int, *, same: bool, rows_at_once: int = 2048) -> sp.csr_array:
