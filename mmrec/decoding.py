@@ -251,6 +251,7 @@ class _WorkerProcess(SpawnProcess):
             thread.submit(super().start).result()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled within a pickle, so that the worker is asked what to do where its state cannot be had any more."""
         return _unpickle_worker, (type(self), bytes(ForkingPickler.dumps(self.__dict__)))
 
 

@@ -356,8 +356,11 @@ def plot(growth: list[dict[str, Any]], path: Path) -> None:
     items = [row["items"] for row in growth]
     names = (("seconds", "seconds"), ("peak_mib", "peak memory, MiB"), ("disk_mib", "store on disk, MiB"))
     for axis, (key, label) in zip(axes, names, strict=True):
-        axis.loglog(items, [row[key] for row in growth], "o-")
-        axis.set(xlabel="items", ylabel=label)
+        values = [row[key] for row in growth]
+        axis.loglog(items, values, "o-")
+        axis.set(xlabel="items", ylabel=label, ylim=(min(values) / 4, max(values) * 4))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
         axis.grid(True, which="both", alpha=0.3)
     figure.savefig(path)
 

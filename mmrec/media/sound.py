@@ -124,6 +124,7 @@ def _resampled(reader: StreamReader, rate: int, begin_seconds: float) -> Iterato
         if resampler is None or new_shape != shape or abs(seconds - expected) > GAP_SECONDS:
             for chunk in _flush(resampler):
                 yield position, chunk
+                position += len(chunk)
             resampler, shape = _resampler(rate), new_shape
             position = round(seconds * rate)
         expected = seconds + frame.samples / frame.sample_rate
