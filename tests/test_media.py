@@ -14,6 +14,7 @@ import pytest
 from media_files import frame_number, painted_frame, tone, write_image, write_sound, write_video
 from numpy.typing import NDArray
 
+import mmrec.media.pictures
 from mmrec.errors import Reason
 from mmrec.media import DecodedMedia, decode_media
 from mmrec.media.container import StreamReader
@@ -117,10 +118,13 @@ VIDEOS = {
 
 
 @pytest.mark.parametrize("name", VIDEOS)
-def test_seeking_gives_the_frames_of_a_sequential_decode(tmp_path: Path, name: str) -> None:
+def test_seeking_gives_the_frames_of_a_sequential_decode(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_video(tmp_path / name, **({"frames": 240, "keyframe_every": 48} | VIDEOS[name]))  # type: ignore[arg-type]
     for count in (1, 3, 7, 16, 240):
         assert_same_as_sequential(path, frame_plan(count=count, offsets=(0.0, 0.2)))
+    monkeypatch.setattr(mmrec.media.pictures, "THREADED_PIXELS", 1)
     assert_same_as_sequential(path, frame_plan(count=16), threads=2)
 
 

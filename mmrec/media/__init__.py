@@ -59,8 +59,8 @@ def decode_media(
 ) -> DecodedMedia:
     """Open `path` once and decode what the plans ask for; a plan that is None is not decoded.
 
-    `threads` decode the pictures. One is right where worker processes share the cores: two take 5 to 30% more
-    processor time for the same frames.
+    `threads` decode the pictures, but for small ones, which one decodes as soon. One is right where worker processes
+    share the cores: two take 5 to 30% more processor time for the same frames.
 
     Within `seconds`: the pictures get the first part of them, then the sound; what was decoded in time is kept, with
     the reason `timeout`. Raises nothing for bad media.

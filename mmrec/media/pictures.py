@@ -20,6 +20,7 @@ from mmrec.media.frames import frames_at, keyframe_at
 from mmrec.sampling import FramePlan, evenly_chosen
 
 MAX_PIXELS = 2**27
+THREADED_PIXELS = 2**17  # smaller frames take no longer to decode than to be handed from thread to thread
 
 
 class Pictures(NamedTuple):
@@ -39,11 +40,12 @@ def read_pictures(
     """
     stream = required(stream, "video", container)
     context = stream.codec_context
-    if context.width * context.height > MAX_PIXELS:
+    pixels = context.width * context.height
+    if pixels > MAX_PIXELS:
         raise Unreadable(
             Reason.TOO_LARGE, f"{context.width} x {context.height} pixels; at most {MAX_PIXELS} are decoded"
         )
-    reader = StreamReader(container, stream, deadline, threads)
+    reader = StreamReader(container, stream, deadline, threads if pixels >= THREADED_PIXELS else 1)
     scaler = _Scaler(plan, stream)
     if is_still(container, stream):
         tokens = _still(reader, scaler, plan)
