@@ -15,6 +15,7 @@ from torch.nn import functional
 from encoders.base import EncoderError, Modality, fingerprint
 from encoders.batches import checked_windows, in_parts
 from encoders.checkpoints import adapted, load_transformers, locate, reading, transformers_source
+from encoders.cuda_graphs import Function, Recorded
 from encoders.devices import resolve_device, resolve_precision
 from encoders.inference import hasten, restore
 
@@ -73,6 +74,7 @@ class Wav2Vec2:
         model, adapter_digest = adapted(model, adapter, allow_pickle=allow_pickle)
         self._model: Any = model.to(self._device, self._dtype)
         hasten(self._model)
+        self._embed: Function = Recorded(self._window_vectors)
         self._normalizes: bool = preprocessing.do_normalize
         self.sample_rate: int = preprocessing.sampling_rate
         self.dim: int = config.hidden_size
@@ -93,11 +95,14 @@ class Wav2Vec2:
 
     def forward(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """What `encode` gives, in one go and with gradients."""
-        windows_NS = checked_windows(self, windows_NS).to(self._device)
+        windows_NS = checked_windows(self, windows_NS).to(self._device, non_blocking=True)
         if windows_NS.shape[1] < self._min_samples:
             raise EncoderError(
                 f"encoder {self.name!r} hears no less than {self._min_samples} samples, got {windows_NS.shape[1]}"
             )
+        return self._embed(windows_NS)
+
+    def _window_vectors(self, windows_NS: torch.Tensor) -> torch.Tensor:
         if self._normalizes:  # as Wav2Vec2FeatureExtractor does, window by window
             variance_N1, mean_N1 = torch.var_mean(windows_NS, dim=1, correction=0, keepdim=True)
             windows_NS = (windows_NS - mean_N1) / torch.sqrt(variance_N1 + 1e-7)
@@ -109,6 +114,7 @@ class Wav2Vec2:
         """The model, to be trained."""
         network: torch.nn.Module = self._model
         restore(network)
+        self._embed = self._window_vectors
         return network
 
     def save_checkpoint(self, folder: Path) -> None:
@@ -199,7 +205,7 @@ class Clap:
 
     def forward(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """What `encode` gives, in one go and with gradients."""
-        windows_NS = checked_windows(self, windows_NS).to(self._device)
+        windows_NS = checked_windows(self, windows_NS).to(self._device, non_blocking=True)
         log_mel_N1TK = clap_log_mel(windows_NS, self._preprocessing)
         is_fused = self._preprocessing.truncation == "fusion"
         output = self._model.get_audio_features(

@@ -19,6 +19,7 @@ from torch.nn import functional
 from encoders.base import EncoderError, FrameFit, Interpolation, Modality, fingerprint
 from encoders.batches import checked_frames, in_parts
 from encoders.checkpoints import Checkpoint, Source, adapted, digest, locate, reading
+from encoders.cuda_graphs import Function, Recorded
 from encoders.devices import resolve_device, resolve_precision
 from encoders.inference import hasten, replace_forward, restore
 
@@ -65,7 +66,10 @@ class OpenClip:
         self._preprocessing = preprocessing = model.visual.preprocess_cfg
         model, adapter_digest = adapted(model, adapter, allow_pickle=allow_pickle)
         self._model = model.to(self._device, self._dtype)
+        if self._device.type == "cuda":
+            model.visual.to(memory_format=torch.channels_last)  # as frames are
         _hasten_tower(model.visual)
+        self._embed: Function = Recorded(self._frame_vectors)
         self.dim: int = model_config["embed_dim"]
         if preprocessing["resize_mode"] == "longest" and preprocessing["fill_color"]:
             raise EncoderError(
@@ -118,7 +122,9 @@ class OpenClip:
 
     def forward(self, frames_NFHWC: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """What `encode` gives, in one go and with gradients."""
-        frames_NHWC = checked_frames(self, frames_NFHWC)[:, 0].to(self._device, non_blocking=True)
+        return self._embed(checked_frames(self, frames_NFHWC)[:, 0].to(self._device, non_blocking=True))
+
+    def _frame_vectors(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
         pixels_NHWC = torch.addcmul(self._shift_C, frames_NHWC, self._scale_C)
         vectors_ND = self._model.encode_image(pixels_NHWC.permute(0, 3, 1, 2).to(self._dtype))
         return functional.normalize(vectors_ND.float(), dim=-1)
@@ -128,6 +134,7 @@ class OpenClip:
         """The model, to be trained."""
         network: torch.nn.Module = self._model
         restore(network)
+        self._embed = self._frame_vectors
         return network
 
     def save_checkpoint(self, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -26,16 +27,20 @@ class EncoderThreads:
     each has a stream of its own, so that one batch is copied, from pinned memory, while another is computed.
     """
 
-    def __init__(self, device: str) -> None:
-        self._is_cuda = device == "cuda"
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._is_cuda = device, device.type == "cuda"
         self._torch_threads = torch.get_num_threads()
         self.count = CUDA_THREADS if self._is_cuda else min(MAX_CPU_THREADS, self._torch_threads)
         self._executor = ThreadPoolExecutor(
-            self.count, thread_name_prefix="encoder", initializer=_use_own_stream if self._is_cuda else None
+            self.count,
+            thread_name_prefix="encoder",
+            initializer=partial(_use_own_stream, device) if self._is_cuda else None,
         )
 
     def __enter__(self) -> EncoderThreads:
-        if not self._is_cuda:
+        if self._is_cuda:
+            torch.cuda.synchronize(self._device)  # the weights came by another stream
+        else:
             torch.set_num_threads(self._torch_threads // self.count)
         self._blas_limit = threadpool_limits(1, user_api="blas")
         return self
@@ -56,6 +61,5 @@ class EncoderThreads:
         return batch
 
 
-def _use_own_stream() -> None:
-    torch.cuda.synchronize()  # the weights came by another stream
-    torch.cuda.set_stream(torch.cuda.Stream())  # type: ignore[no-untyped-call, unused-ignore]
+def _use_own_stream(device: torch.device) -> None:
+    torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call, unused-ignore]

@@ -70,7 +70,7 @@ class Packer:
         self, panel: EncoderPanel, batch_size: int | None, threads: EncoderThreads, stage_seconds: dict[str, float]
     ) -> None:
         self._panel, self._threads = panel, threads
-        defaults = BATCH_SIZES[panel.device]
+        defaults = BATCH_SIZES[panel.device.type]
         self._sizes = {modality: batch_size or defaults[modality] for modality in panel.encoders}
         self._groups: dict[tuple[Modality, Any], list[_Part]] = {}
         self._since: dict[tuple[Modality, Any], float] = {}

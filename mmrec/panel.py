@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from encoders.base import (
     AudioEncoder,
@@ -31,12 +31,15 @@ from mmrec.presets import LIGHT_TEXT_FALLBACK, EncoderSpec, Preset
 from mmrec.sampling import FramePlan, SoundPlan
 from mmrec.store import EncoderRecord
 
+if TYPE_CHECKING:
+    import torch
+
 DECODER_REVISION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderPanel:
-    """One loaded encoder per wanted modality, the plans that decoding follows for them, and the kind of device."""
+    """One loaded encoder per wanted modality, the plans that decoding follows for them, and their device."""
 
     preset: Preset
     encoders: Mapping[Modality, Encoder]
@@ -44,7 +47,7 @@ class EncoderPanel:
     frames: FramePlan | None
     sound: SoundPlan | None
     fingerprints: Mapping[Modality, str]
-    device: str = "cpu"
+    device: torch.device
 
     def text(self, item: Item) -> str:
         """What is encoded of an item's words; empty where it has none."""
@@ -96,7 +99,7 @@ def load_panel(
         "text": preset.text_template,
     }
     fingerprints = {modality: _fingerprint(encoder, inputs[modality]) for modality, encoder in encoders.items()}
-    return EncoderPanel(preset, encoders, specs, frames, sound, fingerprints, resolve_device(device).type)
+    return EncoderPanel(preset, encoders, specs, frames, sound, fingerprints, resolve_device(device))
 
 
 def load_recorded(record: EncoderRecord) -> Encoder:

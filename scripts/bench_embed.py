@@ -259,7 +259,7 @@ def bare_encoding(sample: Sample, panel: EncoderPanel) -> Cost:
 def batches_of(modality: Any, sample: Sample, panel: EncoderPanel) -> Iterator[tuple[Any, Any]]:
     from mmrec.packing import BATCH_SIZES
 
-    size = BATCH_SIZES[panel.device][modality]
+    size = BATCH_SIZES[panel.device.type][modality]
     groups: dict[Any, list[Any]] = {}
     for item, media in sample:
         for part in parts_of(modality, item, media, panel):
