@@ -10,7 +10,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -70,7 +70,7 @@ Task = TypeVar("Task", bound=HasItem)
 
 def decode_items(
     tasks: Iterable[Task], frames: FramePlan | None, sound: SoundPlan | None, limits: DecodeLimits
-) -> Iterator[tuple[Task, DecodedMedia]]:
+) -> Generator[tuple[Task, DecodedMedia], None, None]:
     """Decode the media of many items, each task yielded as soon as it is done; the order is not kept.
 
     An item that has no media, or may not have it opened, passes through with its problem. Where decoding kills its

@@ -20,6 +20,7 @@ from mmrec.decoding import DecodeLimits, decode_items
 from mmrec.encoder_threads import EncoderThreads
 from mmrec.errors import CatalogError, MMRecError
 from mmrec.features import MODALITIES, Features, Status
+from mmrec.media import DecodedMedia
 from mmrec.packing import Packer
 from mmrec.panel import EncoderPanel, load_panel
 from mmrec.presets import load_preset
@@ -140,10 +141,13 @@ def embed(
         target.add_encoders(panel.records())
         keys = target.keys()
         reading = _Reading(manifest)
-        with _Writer(target, keys, report) as writer:
+        with Writer(target, keys, report) as writer:
             tasks = _unfinished(reading.items(), panel, keys, writer, report, retry_failed=retry_failed)
-            with closing(_embedded(tasks, panel, limits, batch_size, report)) as embedded:
-                for features in embedded:
+            with (
+                closing(decode_items(tasks, panel.frames, panel.sound, limits)) as decoded,
+                closing(encoded(decoded, panel, batch_size, report)) as finished,
+            ):
+                for features in finished:
                     writer.put(features)
                     report.seconds = time.perf_counter() - start
                     if progress is not None:
@@ -187,7 +191,7 @@ class _Reading:
 
 
 @dataclass(slots=True)
-class _Task:
+class Task:
     """An item to embed, its words, and the keys of its row."""
 
     item: Item
@@ -200,11 +204,11 @@ def _unfinished(
     items: Iterable[Item],
     panel: EncoderPanel,
     keys: StoredKeys,
-    writer: _Writer,
+    writer: Writer,
     report: EmbedReport,
     *,
     retry_failed: bool,
-) -> Iterator[_Task]:
+) -> Iterator[Task]:
     """The items that the store does not hold as they are now."""
     for item in items:
         text = panel.text(item)
@@ -212,7 +216,7 @@ def _unfinished(
         catalog_key = _digest(item.title, item.description, item.tags, item.language, sorted(item.metadata.items()))
         difference = keys.compare(item.item_id, content_key, catalog_key)
         if difference in {"new", "changed"} or (retry_failed and keys.worth_retrying(item.item_id)):
-            yield _Task(item, text, content_key, catalog_key)
+            yield Task(item, text, content_key, catalog_key)
             continue
         report.skipped += 1
         if difference == "relabelled":
@@ -235,14 +239,14 @@ def _media_state(item: Item) -> Any:
     return [path, status.st_size, status.st_mtime_ns]
 
 
-def _embedded(
-    tasks: Iterable[_Task], panel: EncoderPanel, limits: DecodeLimits, batch_size: int | None, report: EmbedReport
+def encoded(
+    decoded: Iterator[tuple[Task, DecodedMedia]], panel: EncoderPanel, batch_size: int | None, report: EmbedReport
 ) -> Generator[Features, None, None]:
-    """Decode and encode; yields each item as it is finished."""
+    """Encode what was decoded, in full batches across items; yields each item as it is finished."""
     with EncoderThreads(panel.device) as threads:
         report.encoder_threads = threads.count
         packer = Packer(panel, batch_size, threads, report.stage_seconds)
-        for task, media in _timed(decode_items(tasks, panel.frames, panel.sound, limits), report):
+        for task, media in _timed(decoded, report):
             report.stage_seconds["decode"] += media.decode_seconds
             features = Features(
                 task.item,
@@ -265,7 +269,7 @@ def _timed(source: Iterator[T], report: EmbedReport) -> Iterator[T]:
         yield value
 
 
-class _Writer:
+class Writer:
     """Commits finished items to the store in batches, from a thread of its own.
 
     Leaving the context commits the rest, whatever happened inside. An error of the store is raised by the next call.
@@ -280,7 +284,7 @@ class _Writer:
         self._bytes = 0
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> Writer:
         self._thread.start()
         return self
 

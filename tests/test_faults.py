@@ -66,7 +66,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def has_committed(store: Path) -> bool:
-    return any((store / "items.lance" / "data").glob("*.lance")) if store.exists() else False
+    """Whether there is a version of the rows besides the empty one."""
+    return len(list((store / "items.lance" / "_versions").glob("*.manifest"))) > 1
 
 
 def children_of(pid: int) -> list[int]:
