@@ -33,8 +33,8 @@ Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 ITEMS_AT_ONCE = 65_536
-USERS_AT_ONCE = {"cpu": 256, "cuda": 2048}
-MAXIMA_AT_ONCE = 2**26
+USERS_AT_ONCE = {"cpu": 256, "cuda": 4096}
+MAXIMA_AT_ONCE = {"cpu": 2**26, "cuda": 2**28}
 
 
 class RankingError(MMRecError):
@@ -127,7 +127,9 @@ class Ranker:
             raise RankingError(f"user vectors {users_UD.shape}, expected (U, {self.vectors_IE.shape[1] - 1})")
         if not _is_finite(users_UD):
             raise RankingError("user vectors must be finite")
-        return np.column_stack([users_UD, np.ones(len(users_UD))]).astype(np.float32)
+        users_UE = np.ones((len(users_UD), self.vectors_IE.shape[1]), np.float32)
+        users_UE[:, :-1] = users_UD
+        return users_UE
 
     def _check_k(self, k: int) -> int:
         if k < 1:
@@ -138,7 +140,8 @@ class Ranker:
         from mmrec.scan import group_size
 
         num_groups = len(self.vectors_IE) // group_size(len(self.vectors_IE), k)
-        return max(1, min(USERS_AT_ONCE[self.device.split(":")[0]], MAXIMA_AT_ONCE // max(num_groups, 1)))
+        kind = self.device.split(":")[0]
+        return max(1, min(USERS_AT_ONCE[kind], MAXIMA_AT_ONCE[kind] // max(num_groups, 1)))
 
     def _rank_block(
         self, users_UE: Floats, k: int, hidden_UI: sp.csr_array | None, closed_I: NDArray[np.bool_]

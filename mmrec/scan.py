@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from mmrec import dots
 
@@ -24,10 +25,12 @@ LARGEST_GROUP = 16
 
 SPARE_GROUPS = 32
 SCORES_OF_A_THREAD = 2**15 - 1  # fewer than torch would spread over threads of its own
-SCORES_AT_ONCE = {"cpu": 2**22, "cuda": 2**23}  # what stays in the cache between scoring and grouping
+PRODUCTS_OF_A_THREAD = 2**25  # which take no longer than waking another
+SCORES_AT_ONCE = {"cpu": 2**22, "cuda": 2**27}  # what stays in the cache, or what takes longer than its launch
 SIFTED_AT_ONCE = {"cpu": 2**27, "cuda": 2**28}  # numbers, in the vectors that are scored again
 BLOCK = 2**11
 FEW_USERS = 12
+ALIGNED = 8  # bfloat16 numbers: matrix units read rows that start at multiples of 16 bytes
 
 
 class Hidden:
@@ -86,9 +89,11 @@ class Scan:
     def _narrow(self) -> None:
         # What all items share adds the same to every score of a user, but would cost the narrow type its digits.
         self.centre_E = self.vectors_IE.mean(0)
-        self.items_IE = torch.empty_like(self.vectors_IE, dtype=self.dtype)
+        num_items, width = self.vectors_IE.shape
+        self.items_IE = self.vectors_IE.new_zeros((num_items, -(-width // ALIGNED) * ALIGNED), dtype=self.dtype)
+        narrow_IE = self.items_IE[:, :width]
         longest, losses = [], []
-        for vectors, items in zip(torch.split(self.vectors_IE, BLOCK), torch.split(self.items_IE, BLOCK), strict=True):
+        for vectors, items in zip(torch.split(self.vectors_IE, BLOCK), torch.split(narrow_IE, BLOCK), strict=True):
             centred = vectors - self.centre_E
             items.copy_(centred)
             longest.append(_longest(items.float()))
@@ -117,6 +122,7 @@ class Scan:
         num_users, num_items = len(users_UE), len(self.items_IE)
         maxima_UJ = torch.empty((num_users, num_items // group), dtype=self.dtype, device=users_UE.device)
         by_dots = self.dtype == torch.bfloat16 and users_UE.device.type == "cpu" and num_users <= FEW_USERS
+        users_UE = functional.pad(users_UE, (0, self.items_IE.shape[1] - users_UE.shape[1]))
         users_UE = users_UE if by_dots else users_UE.to(self.dtype)
 
         def fill(items: slice) -> None:
@@ -132,7 +138,7 @@ class Scan:
         scores_at_once = SCORES_OF_A_THREAD if by_dots else SCORES_AT_ONCE[users_UE.device.type]
         step = max(1, scores_at_once // (num_users * group)) * group
         blocks = [slice(start, min(start + step, num_items)) for start in range(0, num_items, step)]
-        if by_dots:
+        if by_dots and self.items_IE.numel() * num_users > PRODUCTS_OF_A_THREAD:
             dots.on_all_cores(fill, blocks)
         else:
             for block in blocks:
@@ -254,9 +260,10 @@ def score_groups(vectors_IE: torch.Tensor, users_UE: torch.Tensor, groups_US: to
 
 
 def _score_copies(vectors_IE: torch.Tensor, users_UE: torch.Tensor, groups_US: torch.Tensor, size: int) -> torch.Tensor:
-    vectors_USX = vectors_IE.view(-1, size * vectors_IE.shape[1])[groups_US.clamp(min=0)]
-    products = vectors_USX.view(*groups_US.shape, size, -1).double() * users_UE[:, None, None].double()
-    return products.sum(3).masked_fill((groups_US < 0)[:, :, None], -torch.inf)
+    num_users, width = users_UE.shape
+    vectors_USX = vectors_IE.view(-1, size * width)[groups_US.clamp(min=0)].double()
+    scores_UC1 = vectors_USX.view(num_users, -1, width) @ users_UE.double()[:, :, None]
+    return scores_UC1.view(*groups_US.shape, size).masked_fill((groups_US < 0)[:, :, None], -torch.inf)
 
 
 def _as_rows(users_P: torch.Tensor, values_P: torch.Tensor, num_users: int, least: int, empty: float) -> torch.Tensor:

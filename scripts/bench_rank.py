@@ -105,7 +105,7 @@ def compare_batch(
     contenders[f"bare product, {fast_types('cpu')[0]}"] = lambda: multiply(ranker, users_UD)
     times = take_turns(contenders, seconds, least=1 if is_large else 3)
     sizes = len(users_UD), flat.ntotal, flat.d
-    bar = {1: 1.0, 64: 4.0}.get(len(users_UD))
+    bar = {1: 1.0, 64: 4.0}.get(len(users_UD)) if flat.ntotal >= 1_000_000 else None
     figures = []
     for name in times:
         figures.append(figure(name, *sizes, times[name]))
@@ -161,7 +161,8 @@ def search_unseen(flat: faiss.IndexFlatIP, users_UD: Floats, seen_US: NDArray[np
 def multiply(ranker: Ranker, users_UD: Floats) -> None:
     """Every score, in the type that the ranker passes over the items in, and nothing made of them."""
     scan = next(ranker._each_scan())
-    users_EU = torch.from_numpy(np.column_stack([users_UD, np.ones(len(users_UD), np.float32)])).to(scan.dtype).T
+    users_EU = torch.ones(scan.items_IE.shape[1], len(users_UD), dtype=scan.dtype)
+    users_EU[: users_UD.shape[1]] = torch.from_numpy(users_UD.T)
     for items_BE in torch.split(scan.items_IE, max(1, 2**22 // len(users_UD))):
         items_BE @ users_EU
 
