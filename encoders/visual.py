@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from encoders.base import EncoderError, FrameFit, Interpolation, Modality, fingerprint
 from encoders.batches import checked_frames, in_parts
@@ -206,18 +208,31 @@ def _open_clip_model(architecture: str, pretrained: str | None, checkpoint: Chec
     config = open_clip.get_model_config(architecture)
     if config is None:
         raise EncoderError(f"open_clip knows no architecture {architecture!r}")
-    model = open_clip.create_model(
-        architecture,
-        load_weights=False,
-        pretrained_text=False,
-        force_quick_gelu=quick_gelu,
-        force_preprocess_cfg={name: published[name] for name in _PREPROCESSING if name in published},
-    )
+    with _NoInitialization():
+        model = open_clip.create_model(
+            architecture,
+            load_weights=False,
+            pretrained_text=False,
+            force_quick_gelu=quick_gelu,
+            force_preprocess_cfg={name: published[name] for name in _PREPROCESSING if name in published},
+        )
     weights = [str(file) for file in checkpoint.weights]
     if len(weights) > 1:
         raise EncoderError(f"checkpoint {checkpoint.source.name!r} has more than one file of weights: {weights}")
     open_clip.load_checkpoint(model, weights[0], strict=True, weights_only=True)
     return model.eval(), config | ({"quick_gelu": True} if quick_gelu else {})
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Leaves new weights as they lie in memory; for a model whose weights are all loaded, strictly, afterwards."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
