@@ -91,7 +91,8 @@ class Wav2Vec2:
 
     def encode(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """Embed windows `(N, S)`, all of one length, as `(N, dim)`."""
-        return in_parts(self.forward, checked_windows(self, windows_NS), dim=self.dim, device=self._device, cpu_size=1)
+        windows_NS = checked_windows(self, windows_NS)
+        return in_parts(self.forward, windows_NS, dim=self.dim, device=self._device, cpu_size=1, gpu_size=32)
 
     def forward(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """What `encode` gives, in one go and with gradients."""
@@ -197,7 +198,8 @@ class Clap:
 
     def encode(self, windows_NS: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """Embed windows `(N, S)`, all of one length, as unit vectors `(N, dim)`."""
-        return in_parts(self.forward, checked_windows(self, windows_NS), dim=self.dim, device=self._device)
+        windows_NS = checked_windows(self, windows_NS)
+        return in_parts(self.forward, windows_NS, dim=self.dim, device=self._device, gpu_size=32)
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor:
         """Embed texts, in the space of the sounds, as unit vectors `(N, dim)`; longer than the context is cut."""

@@ -59,12 +59,13 @@ def in_parts(
     dim: int,
     device: torch.device,
     cpu_size: int = 32,
+    gpu_size: int = 256,
 ) -> torch.Tensor:
     """Embed a batch of any size in parts of a size that suits the device, without gradients: float32 `(N, dim)`.
 
-    `cpu_size` inputs are what fills a processor without leaving its cache.
+    `cpu_size` inputs are what fills a processor without leaving its cache, `gpu_size` what fills a large GPU.
     """
-    size = cpu_size if device.type == "cpu" else 256
+    size = cpu_size if device.type == "cpu" else gpu_size
     with torch.inference_mode():
         parts = [embed(batch[at : at + size]) for at in range(0, len(batch), size)]
     return torch.cat([torch.empty(0, dim, device=device), *parts])
