@@ -61,10 +61,10 @@ class Descriptors:
 def _describe(frames_NFHWC: torch.Tensor) -> torch.Tensor:
     frames_NFCHW = frames_NFHWC.permute(0, 1, 4, 2, 3).float() / 255
     luma_NFHW = torch.einsum("nfchw,c->nfhw", frames_NFCHW, _LUMA.to(frames_NFHWC.device))
-    small_NCHW = functional.avg_pool2d(frames_NFCHW[:, 0], 2)
+    lab_NCHW = lab(functional.avg_pool2d(frames_NFCHW[:, 0], 2))
     blocks = [
-        (0.25, _colours(lab(small_NCHW), grid=1, bins=(4, 5, 5))),
-        (0.20, _colours(lab(small_NCHW), grid=2, bins=(3, 3, 3))),
+        (0.25, _colours(lab_NCHW, grid=1, bins=(4, 5, 5))),
+        (0.20, _colours(lab_NCHW, grid=2, bins=(3, 3, 3))),
         (0.30, _edges(luma_NFHW[:, 0], grid=4, directions=8)),
         (0.25, _motion(functional.avg_pool2d(luma_NFHW, 2), grid=2, directions=8)),
     ]
