@@ -15,7 +15,7 @@ from torch.nn import functional
 from encoders.base import EncoderError, Modality, fingerprint
 from encoders.batches import checked_windows, in_parts
 from encoders.checkpoints import adapted, load_transformers, locate, reading, transformers_source
-from encoders.cuda_graphs import Function, Recorded
+from encoders.cuda_graphs import CudaGraphs
 from encoders.devices import resolve_device, resolve_precision
 from encoders.inference import hasten, restore
 
@@ -74,7 +74,7 @@ class Wav2Vec2:
         model, adapter_digest = adapted(model, adapter, allow_pickle=allow_pickle)
         self._model: Any = model.to(self._device, self._dtype)
         hasten(self._model)
-        self._embed: Function = Recorded(self._window_vectors)
+        self._graphs = CudaGraphs()
         self._normalizes: bool = preprocessing.do_normalize
         self.sample_rate: int = preprocessing.sampling_rate
         self.dim: int = config.hidden_size
@@ -101,7 +101,7 @@ class Wav2Vec2:
             raise EncoderError(
                 f"encoder {self.name!r} hears no less than {self._min_samples} samples, got {windows_NS.shape[1]}"
             )
-        return self._embed(windows_NS)
+        return self._graphs.run(self._window_vectors, windows_NS)
 
     def _window_vectors(self, windows_NS: torch.Tensor) -> torch.Tensor:
         if self._normalizes:  # as Wav2Vec2FeatureExtractor does, window by window
@@ -115,7 +115,7 @@ class Wav2Vec2:
         """The model, to be trained."""
         network: torch.nn.Module = self._model
         restore(network)
-        self._embed = self._window_vectors
+        self._graphs.stop()
         return network
 
     def save_checkpoint(self, folder: Path) -> None:

@@ -17,51 +17,59 @@ logger = logging.getLogger(__name__)
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
-RUNS_BEFORE_RECORDING = 2  # in which the libraries choose their kernels and take their workspaces
-MAX_GRAPHS = 8
+RUNS_BEFORE_RECORDING = 2
+MAX_SHAPES = 8
 
-_one_at_a_time = threading.Lock()  # CUDA allows a process one recording
+_recording = threading.Lock()  # CUDA allows a process one at a time
+_failed = threading.Event()
 
 
-class Recorded:
-    """A function from a tensor to a tensor, which is recorded for each shape that comes a third time.
+class CudaGraphs:
+    """The graphs of one function from a tensor to a tensor: of each shape that comes a third time, eight at most.
 
-    That holds in inference mode on CUDA; elsewhere the function is called as it is. It must depend on its tensor and on
-    weights alone, which stay where they are, and must never wait for the device. Where it cannot be recorded, a warning
-    says so once for each shape, and it is called.
+    The function must depend on its tensor and on weights alone, which stay where they are, and must never wait for the
+    device. Where it cannot be recorded, a warning says so, and nothing more is recorded in this process: a recording
+    that fails may leave torch in a state in which others fail, too.
     """
 
-    def __init__(self, function: Function) -> None:
-        self._function = function
+    def __init__(self) -> None:
         self._runs: Counter[torch.Size] = Counter()
-        self._graphs: dict[torch.Size, Function | None] = {}
+        self._replays: dict[torch.Size, Function] = {}
         self._recorder: _Recorder | None = None
+        self._is_stopped = False
         self._lock = threading.Lock()
 
-    def __call__(self, input: torch.Tensor) -> torch.Tensor:
-        if not _is_recordable(input):
-            return self._function(input)
+    def run(self, function: Function, input: torch.Tensor) -> torch.Tensor:
+        """What the function gives; replayed where its shape is recorded, in inference mode on CUDA."""
+        if self._is_stopped or not _is_recordable(input):
+            return function(input)
         with self._lock:
-            graph = self._graph(input)
-            if graph is not None:
-                return graph(input)
-        return self._function(input)
+            if self._is_due(input.shape):
+                self._try_to_record(function, input)
+            if (replay := self._replays.get(input.shape)) is not None:
+                return replay(input)
+        return function(input)
 
-    def _graph(self, input: torch.Tensor) -> Function | None:
-        shape = input.shape
-        if shape not in self._graphs and len(self._graphs) < MAX_GRAPHS:
-            self._runs[shape] += 1
-            if self._runs[shape] > RUNS_BEFORE_RECORDING:
-                self._graphs[shape] = self._recorded(input)
-        return self._graphs.get(shape)
+    def stop(self) -> None:
+        """Call the function from now on: its weights are about to change."""
+        with self._lock:
+            self._is_stopped = True
+            self._replays.clear()
 
-    def _recorded(self, input: torch.Tensor) -> Function | None:
+    def _is_due(self, shape: torch.Size) -> bool:
+        if shape in self._replays or len(self._replays) == MAX_SHAPES or _failed.is_set():
+            return False
+        self._runs[shape] += 1
+        return self._runs[shape] > RUNS_BEFORE_RECORDING
+
+    def _try_to_record(self, function: Function, input: torch.Tensor) -> None:
         try:
             self._recorder = self._recorder or _Recorder(input.device)
-            return self._recorder.record(self._function, input)
+            self._replays[input.shape] = self._recorder.record(function, input)
         except RuntimeError as error:
-            logger.warning("no CUDA graph for inputs of %s, which stay slower: %s", tuple(input.shape), error)
-            return None
+            _failed.set()
+            reason = str(error.__context__ or error).partition("\n")[0]  # the first error is masked by that of the end
+            logger.warning("encoding on CUDA goes on without CUDA graphs, which is slower: %s", reason)
 
 
 def _is_recordable(input: torch.Tensor) -> bool:
@@ -78,28 +86,39 @@ class _Recorder:
         self._device = device
         with torch.cuda.device(device):
             self._memory = torch.cuda.graph_pool_handle()
-            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call, unused-ignore]
+            # streams come from a small pool for each priority: nobody else takes one of this
+            self._stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call, unused-ignore]
             self._turn = torch.cuda.Event()  # type: ignore[no-untyped-call, unused-ignore]
 
     def record(self, function: Function, input: torch.Tensor) -> Function:
+        """Record what the function does with inputs of this shape; gives what does it again."""
         graph = torch.cuda.CUDAGraph()
-        own_input = input.clone()
         recording = torch.cuda.graph(graph, self._memory, self._stream, capture_error_mode="thread_local")
         with (
-            _one_at_a_time,
+            _recording,
             torch.cuda.device(self._device),
             torch.cuda.stream(torch.cuda.current_stream()),  # restores it also where a recording fails
-            recording,
         ):
-            own_output = function(own_input)
+            own_input = input.clone()
+            self._warm_up(function, own_input)
+            with recording:
+                own_output = function(own_input)
 
         def replay(input: torch.Tensor) -> torch.Tensor:
             with torch.cuda.device(self._device):
                 self._turn.wait()
-                own_input.copy_(input)
-                graph.replay()
-                output = own_output.clone()
-                self._turn.record()
-            return output
+                try:
+                    own_input.copy_(input)
+                    graph.replay()
+                    return own_output.clone()
+                finally:
+                    self._turn.record()
 
         return replay
+
+    def _warm_up(self, function: Function, input: torch.Tensor) -> None:
+        """Let this thread's CUDA libraries choose their kernels and take their memory, which no graph can hold."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        self._turn.wait(self._stream)
+        with torch.cuda.stream(self._stream):
+            function(input)

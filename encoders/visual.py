@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from encoders.base import EncoderError, FrameFit, Interpolation, Modality, fingerprint
 from encoders.batches import checked_frames, in_parts
 from encoders.checkpoints import Checkpoint, Source, adapted, digest, locate, reading
-from encoders.cuda_graphs import Function, Recorded
+from encoders.cuda_graphs import CudaGraphs
 from encoders.devices import resolve_device, resolve_precision
 from encoders.inference import hasten, replace_forward, restore
 
@@ -71,7 +71,7 @@ class OpenClip:
         if self._device.type == "cuda":
             model.visual.to(memory_format=torch.channels_last)  # as frames are
         _hasten_tower(model.visual)
-        self._embed: Function = Recorded(self._frame_vectors)
+        self._graphs = CudaGraphs()
         self.dim: int = model_config["embed_dim"]
         if preprocessing["resize_mode"] == "longest" and preprocessing["fill_color"]:
             raise EncoderError(
@@ -124,7 +124,8 @@ class OpenClip:
 
     def forward(self, frames_NFHWC: np.ndarray | torch.Tensor, /) -> torch.Tensor:
         """What `encode` gives, in one go and with gradients."""
-        return self._embed(checked_frames(self, frames_NFHWC)[:, 0].to(self._device, non_blocking=True))
+        frames_NHWC = checked_frames(self, frames_NFHWC)[:, 0].to(self._device, non_blocking=True)
+        return self._graphs.run(self._frame_vectors, frames_NHWC)
 
     def _frame_vectors(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
         pixels_NHWC = torch.addcmul(self._shift_C, frames_NHWC, self._scale_C)
@@ -136,7 +137,7 @@ class OpenClip:
         """The model, to be trained."""
         network: torch.nn.Module = self._model
         restore(network)
-        self._embed = self._frame_vectors
+        self._graphs.stop()
         return network
 
     def save_checkpoint(self, folder: Path) -> None:
@@ -224,7 +225,10 @@ def _open_clip_model(architecture: str, pretrained: str | None, checkpoint: Chec
 
 
 class _NoInitialization(TorchFunctionMode):
-    """Leaves new weights as they lie in memory; for a model whose weights are all loaded, strictly, afterwards."""
+    """Leaves most new weights as they lie in memory, for a model whose weights are all loaded, strictly, afterwards.
+
+    Those are the ones that torch.nn.init lets be overridden, among them all of linear layers and convolutions.
+    """
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -30,7 +30,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 import numpy as np
@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # torch and what needs it are imported late: every decoding w
 
 
 BAR, FED_BAR = 0.9, 0.8
-FED_SECONDS = 2.0
+FED_SECONDS = {"cpu": 2.0, "mps": 2.0, "cuda": 10.0}
 UNIQUE_CLIPS = 50
 SIZES = ((320, 240), (426, 240), (240, 426))
 RATE, SAMPLE_RATE = 24, 16_000
@@ -64,6 +64,15 @@ class Cost:
 
     seconds: float
     cpu_seconds: float
+
+
+class Costs(NamedTuple):
+    """Of bare decoding, bare encoding, the job without its decoding, and the job."""
+
+    decode: Cost
+    encode: Cost
+    fed: Cost
+    job: Cost
 
 
 @dataclass
@@ -83,8 +92,8 @@ class Result:
     reported_efficiency: float
     fed: float
     cores: float
+    fed_bar: float | None
     bar: float = BAR
-    fed_bar: float | None = None
 
 
 @dataclass
@@ -100,7 +109,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few clips, light alone: whether it runs, not how fast")
     parser.add_argument("--preset", choices=["light", "base"], action="append", help="default: both")
     parser.add_argument("--clips", type=int, default=1000)
-    parser.add_argument("--sample", type=int, default=100, help="clips that bare encoding is measured on")
+    parser.add_argument("--sample", type=int, help="clips that encoding is measured on (default: 100; all on CUDA)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -219,15 +228,16 @@ def measure(name: str, catalog: Path, folder: Path, arguments: argparse.Namespac
 
     preset = preset_file(name, folder)
     panel = load_panel(load_preset(preset), device=arguments.device)
-    items = list(read_catalog(catalog).items())
+    items, limits = list(read_catalog(catalog).items()), DecodeLimits(workers=arguments.workers)
+    keep = arguments.sample or (len(items) if panel.device.type == "cuda" else 100)
     results = []
     for _ in range(arguments.rounds):
-        sample, decode = bare_decoding(items, panel, DecodeLimits(workers=arguments.workers), keep=arguments.sample)
+        sample, decode = bare_decoding(items, panel, limits, keep=keep)
         encode = bare_encoding(sample, panel)
-        fed = encode.seconds / fed_job(sample, panel, encode, folder / "store")
+        fed = fed_job(sample, panel, encode, folder / "store")
         report, job = run_job(catalog, folder / "store", preset, arguments)
-        results.append(score(name, len(items), decode, encode, job, report, fed))
-        results[-1].fed_bar = FED_BAR if panel.device.type == "cuda" else None
+        fed_bar = FED_BAR if panel.device.type == "cuda" else None
+        results.append(score(name, Costs(decode, encode, fed, job), report, fed_bar))
     return sorted(results, key=lambda result: result.efficiency)[len(results) // 2]
 
 
@@ -250,6 +260,7 @@ def bare_decoding(items: list[Item], panel: EncoderPanel, limits: DecodeLimits, 
 
 def bare_encoding(sample: Sample, panel: EncoderPanel) -> Cost:
     """The encoders alone, in the job's threads, with full batches that wait for them."""
+    from encoders.cuda_graphs import RUNS_BEFORE_RECORDING
     from mmrec.encoder_threads import EncoderThreads
 
     def encode(modality: Any, batch: Any) -> None:
@@ -257,40 +268,45 @@ def bare_encoding(sample: Sample, panel: EncoderPanel) -> Cost:
 
     with EncoderThreads(panel.device) as threads:
         batches = [batch for modality in panel.encoders for batch in batches_of(modality, sample, panel, threads)]
-        for modality, batch in dict(batches).items():  # a warm-up
-            for future in [threads.submit(encode, modality, batch) for _ in range(threads.count)]:
+
+        def run(times: int) -> Cost:
+            start, cpu, clips = time.perf_counter(), cpu_seconds(), times * len(sample)
+            for future in [threads.submit(encode, *batch) for _ in range(times) for batch in batches]:
                 future.result()
-        repeats = 0
-        start, cpu = time.perf_counter(), cpu_seconds()
-        while (seconds := time.perf_counter() - start) < FED_SECONDS or not repeats:
-            for future in [threads.submit(encode, modality, batch) for modality, batch in batches]:
-                future.result()
-            repeats += 1
-        return Cost(seconds / len(sample) / repeats, (cpu_seconds() - cpu) / len(sample) / repeats)
+            return Cost((time.perf_counter() - start) / clips, (cpu_seconds() - cpu) / clips)
+
+        # a shape is recorded on CUDA when it comes the third time
+        warm = run(RUNS_BEFORE_RECORDING + 1 if panel.device.type == "cuda" else 1)
+        return run(repeats_of(sample, warm, panel))
 
 
-def fed_job(sample: Sample, panel: EncoderPanel, encode: Cost, store: Path) -> float:
-    """Seconds a clip of the job without decoding, on as many clips as keep bare encoders busy for a while."""
+def repeats_of(sample: Sample, cost: Cost, panel: EncoderPanel) -> int:
+    """How often to encode the sample, so that it takes long enough to be timed."""
+    return max(1, round(FED_SECONDS[panel.device.type] / (cost.seconds * len(sample))))
+
+
+def fed_job(sample: Sample, panel: EncoderPanel, encode: Cost, store: Path) -> Cost:
+    """The job without decoding, on as many clips as keep bare encoders busy for a while."""
     from mmrec.embedding import EmbedReport, Task, Writer, encoded
     from mmrec.store import FeatureStore
 
-    repeats = max(1, round(FED_SECONDS / (encode.seconds * len(sample))))
+    repeats = repeats_of(sample, encode, panel)
     decoded = (
         (Task(replace(item, item_id=f"{item.item_id} {number}"), panel.text(item), "", ""), media)
         for number in range(repeats)
         for item, media in sample
     )
     report, target = EmbedReport(), FeatureStore(store, create=True)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_seconds()
     with target.lock():
         target.add_encoders(panel.records())
         with Writer(target, target.keys(), report) as writer:
             for features in encoded(decoded, panel, None, report):
                 writer.put(features)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
     assert report.ok == repeats * len(sample), f"not all clips were embedded: {report}"
     shutil.rmtree(store)
-    return seconds / report.ok
+    return Cost(seconds / report.ok, cpu / report.ok)
 
 
 def batches_of(
@@ -332,8 +348,9 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def score(name: str, clips: int, decode: Cost, encode: Cost, job: Cost, report: dict[str, Any], fed: float) -> Result:
-    start = report["stage_seconds"]["start"]
+def score(name: str, costs: Costs, report: dict[str, Any], fed_bar: float | None) -> Result:
+    decode, encode, fed, job = costs
+    start, clips = report["stage_seconds"]["start"], report["items"]
     slower = max(decode.seconds, encode.seconds)
     return Result(
         preset=name,
@@ -347,8 +364,9 @@ def score(name: str, clips: int, decode: Cost, encode: Cost, job: Cost, report: 
         shared=(decode.seconds + encode.seconds) / job.seconds,
         work=(decode.cpu_seconds + encode.cpu_seconds) / job.cpu_seconds,
         reported_efficiency=report["efficiency"],
-        fed=fed,
-        cores=decode.cpu_seconds / encode.seconds,
+        fed=encode.seconds / fed.seconds,
+        cores=report["workers"] * decode.seconds / encode.seconds,
+        fed_bar=fed_bar,
     )
 
 

@@ -6,7 +6,7 @@ Each video is embedded twice: by the frames of a plan, and by all of its frames.
 mean vectors; the cost is the processor time of decoding alone, and its share of what all frames cost. Vectors are the
 light descriptors and those of an open_clip checkpoint, by default a full-size CLIP ViT-B/32 with random weights, which
 tells pictures apart without knowing what is on them. The videos are one that it writes, with a cut every seven seconds,
-and those of a folder, if they are whole and have 64 frames.
+and those of a folder, if they are whole and have 64 to 4,096 frames.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def compare(path: Path, encoders: list[Any]) -> Iterator[dict[str, Any]]:
     """A row for each plan, of a whole video that is longer than a few frames."""
     errors: list[av.FFmpegError] = []
     num_frames = sum(1 for _ in frames_of(path, errors))
-    if errors or num_frames < LEAST_FRAMES:
+    if errors or not LEAST_FRAMES <= num_frames <= MAX_FRAMES:
         return
-    every = FrameSampling(mode="uniform", count=min(num_frames, MAX_FRAMES))
+    every = FrameSampling(mode="uniform", count=num_frames)
     wholes = [mean_vector(path, every, encoder) for encoder in encoders]
     cost = processor_ms(path, every, encoders[0])
     for name, sampling in PLANS.items():
