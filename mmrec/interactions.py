@@ -313,8 +313,8 @@ def _timestamps(table: pa.Table, path: Path) -> NDArray[np.float64] | None:
     """Seconds; dates and times of Parquet are taken as UTC."""
     import pyarrow as pa
 
-    if "timestamp" in table.column_names and pa.types.is_temporal(table["timestamp"].type):
-        column = table["timestamp"]
+    column = table["timestamp"] if "timestamp" in table.column_names else None
+    if column is not None and (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
         micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
         seconds: NDArray[np.float64] = micros.to_numpy(zero_copy_only=False).astype(np.float64) / 1e6
         return seconds

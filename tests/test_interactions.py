@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import time, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -137,6 +139,13 @@ def test_align_keeps_pairs() -> None:
     aligned = align(interactions, user_ids=interactions.user_ids[::-1], item_ids=("other", *interactions.item_ids[5:]))
     assert pairs(aligned) == pairs(interactions)
     assert aligned.item_ids[0] == "other"
+
+
+@pytest.mark.parametrize("moments", [[timedelta(1)], [time(12)], [[1.0]], [{"at": 1.0}]])
+def test_columns_of_parquet_that_are_no_moments_are_refused(tmp_path: Path, moments: list[Any]) -> None:
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["i"], "timestamp": moments}), tmp_path / "log.parquet")
+    with pytest.raises(InteractionError, match="timestamp must hold numbers"):
+        read_interactions(tmp_path / "log.parquet")
 
 
 @pytest.mark.parametrize("name", ["again.csv", "again.parquet"])
