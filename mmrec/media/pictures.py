@@ -81,6 +81,7 @@ def _keyframes(reader: StreamReader, scaler: _Scaler, plan: FramePlan) -> list[_
 def _keyframes_by_index(
     reader: StreamReader, scaler: _Scaler, timestamps: list[int]
 ) -> list[tuple[float, NDArray[np.uint8]]]:
+    reader.stream.codec_context.thread_count = 1  # each is decoded alone: there is nothing to share out
     found: dict[int, NDArray[np.uint8]] = {}
     for timestamp in timestamps:
         frame = keyframe_at(reader, timestamp)
