@@ -6,7 +6,7 @@ MMRecError
 ├── StoreError          the feature store is missing, damaged, in use, or cannot be written
 ├── ModelError          a recommender cannot be fitted, read, or asked what it was asked
 ├── InteractionError    interactions cannot be read, or do not fit the catalog
-├── CollaborativeError  interactions or settings that a baseline cannot use
+├── BaselineError  interactions or settings that a baseline cannot use
 ├── RankingError        vectors, exclusions or candidates do not fit together
 └── EvaluationError     rankings and truth cannot be compared
 
@@ -37,6 +37,26 @@ class StoreError(MMRecError):
 
 class ModelError(MMRecError):
     """A recommender cannot be fitted, read, or asked what it was asked."""
+
+
+class InteractionError(MMRecError):
+    """Interactions that cannot be read, or that do not fit the catalog or each other."""
+
+
+class LeakError(InteractionError):
+    """Held-out interactions are present in training."""
+
+
+class BaselineError(MMRecError):
+    """Interactions or settings that a baseline cannot use."""
+
+
+class RankingError(MMRecError):
+    """Vectors, exclusions or candidates that do not fit together."""
+
+
+class EvaluationError(MMRecError):
+    """Rankings and held-out items that cannot be compared."""
 
 
 class Reason(StrEnum):

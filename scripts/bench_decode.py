@@ -32,8 +32,7 @@ import numpy as np
 from benching import describe_machine
 from numpy.typing import NDArray
 
-from mmrec.media import decode_media
-from mmrec.sampling import FramePlan, FrameSampling
+from mmrec.media import FramePlan, FrameSampling, decode_media
 
 PACKAGES = ("av", "torchcodec", "decord", "opencv-python-headless", "numpy", "torch")
 

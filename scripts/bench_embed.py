@@ -37,14 +37,13 @@ import numpy as np
 from benching import describe_machine
 
 from mmrec.catalog import Item, read_catalog
-from mmrec.decoding import DecodeLimits, decode_items
+from mmrec.embedding import DecodeLimits, decode_items
 from mmrec.media import DecodedMedia
 
 PACKAGES = ("torch", "av", "lancedb", "transformers", "open_clip_torch")
 
 if TYPE_CHECKING:  # torch and what needs it are imported late: every decoding worker imports this file
-    from mmrec.encoder_threads import EncoderThreads
-    from mmrec.panel import EncoderPanel
+    from mmrec.embedding import EncoderThreads, PresetEncoders
 
 
 BAR, FED_BAR = 0.9, 0.8
@@ -223,11 +222,10 @@ class Task:
 
 def measure(name: str, catalog: Path, folder: Path, arguments: argparse.Namespace) -> Result:
     """The round of median efficiency; the parts of a round run one after the other."""
-    from mmrec.panel import load_panel
-    from mmrec.presets import load_preset
+    from mmrec.embedding import load_preset, load_preset_encoders
 
     preset = preset_file(name, folder)
-    panel = load_panel(load_preset(preset), device=arguments.device)
+    panel = load_preset_encoders(load_preset(preset), device=arguments.device)
     items, limits = list(read_catalog(catalog).items()), DecodeLimits(workers=arguments.workers)
     keep = arguments.sample or (len(items) if panel.device.type == "cuda" else 100)
     results = []
@@ -241,7 +239,7 @@ def measure(name: str, catalog: Path, folder: Path, arguments: argparse.Namespac
     return sorted(results, key=lambda result: result.efficiency)[len(results) // 2]
 
 
-def bare_decoding(items: list[Item], panel: EncoderPanel, limits: DecodeLimits, *, keep: int) -> tuple[Sample, Cost]:
+def bare_decoding(items: list[Item], panel: PresetEncoders, limits: DecodeLimits, *, keep: int) -> tuple[Sample, Cost]:
     """Some of the decoded items, and what all of them cost; the start of the workers is in the processor time alone."""
     kept: Sample = []
     tasks = [Task(item) for item in items]
@@ -258,10 +256,10 @@ def bare_decoding(items: list[Item], panel: EncoderPanel, limits: DecodeLimits, 
     return kept, Cost(seconds / len(items), (cpu_seconds() - cpu) / (len(items) + len(warm_up)))
 
 
-def bare_encoding(sample: Sample, panel: EncoderPanel) -> Cost:
+def bare_encoding(sample: Sample, panel: PresetEncoders) -> Cost:
     """The encoders alone, in the job's threads, with full batches that wait for them."""
     from encoders.cuda_graphs import RUNS_BEFORE_RECORDING
-    from mmrec.encoder_threads import EncoderThreads
+    from mmrec.embedding import EncoderThreads
 
     def encode(modality: Any, batch: Any) -> None:
         panel.encoders[modality].encode(batch).float().cpu().numpy()
@@ -280,12 +278,12 @@ def bare_encoding(sample: Sample, panel: EncoderPanel) -> Cost:
         return run(repeats_of(sample, warm, panel))
 
 
-def repeats_of(sample: Sample, cost: Cost, panel: EncoderPanel) -> int:
+def repeats_of(sample: Sample, cost: Cost, panel: PresetEncoders) -> int:
     """How often to encode the sample, so that it takes long enough to be timed."""
     return max(1, round(FED_SECONDS[panel.device.type] / (cost.seconds * len(sample))))
 
 
-def fed_job(sample: Sample, panel: EncoderPanel, encode: Cost, store: Path) -> Cost:
+def fed_job(sample: Sample, panel: PresetEncoders, encode: Cost, store: Path) -> Cost:
     """The job without decoding, on as many clips as keep bare encoders busy for a while."""
     from mmrec.embedding import EmbedReport, Task, Writer, encoded
     from mmrec.store import FeatureStore
@@ -310,9 +308,9 @@ def fed_job(sample: Sample, panel: EncoderPanel, encode: Cost, store: Path) -> C
 
 
 def batches_of(
-    modality: Any, sample: Sample, panel: EncoderPanel, threads: EncoderThreads
+    modality: Any, sample: Sample, panel: PresetEncoders, threads: EncoderThreads
 ) -> Iterator[tuple[Any, Any]]:
-    from mmrec.packing import BATCH_SIZES
+    from mmrec.embedding import BATCH_SIZES
 
     size = BATCH_SIZES[panel.device.type][modality]
     groups: dict[Any, list[Any]] = {}
@@ -325,7 +323,7 @@ def batches_of(
             yield modality, batch if modality == "text" else threads.stacked(batch)
 
 
-def parts_of(modality: Any, item: Item, media: DecodedMedia, panel: EncoderPanel) -> list[Any]:
+def parts_of(modality: Any, item: Item, media: DecodedMedia, panel: PresetEncoders) -> list[Any]:
     if modality == "visual":
         return [] if media.frames_TFHWC is None else list(media.frames_TFHWC)
     return media.windows if modality == "audio" else [panel.text(item)]

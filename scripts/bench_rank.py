@@ -30,9 +30,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from mmrec.approximate import ApproximateRanker
-from mmrec.ranker import Ranker
-from mmrec.scan import fast_types
+from mmrec.ranking import ApproximateRanker, Ranker, fast_types
 
 PACKAGES = ("torch", "numpy", "scipy", "faiss-cpu")
 K = 20

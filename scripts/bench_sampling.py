@@ -29,8 +29,7 @@ from benching import describe_machine, print_table
 from make_random_checkpoint import write_clip
 
 from encoders.base import VisualEncoder, load_encoder
-from mmrec.media import decode_media
-from mmrec.sampling import MAX_FRAMES, FramePlan, FrameSampling
+from mmrec.media import MAX_FRAMES, FramePlan, FrameSampling, decode_media
 
 PACKAGES = ("av", "torch", "open_clip_torch", "numpy")
 PLANS = {f"uniform {count}": FrameSampling(mode="uniform", count=count) for count in (2, 4, 8, 16, 32)}

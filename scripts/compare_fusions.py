@@ -38,11 +38,10 @@ from fusion.config import FusionConfig, Hardware
 from fusion.token_table import TokenTable
 from fusion.tower import ContentTower, HybridTower, Tower, load_tower, user_vectors
 from fusion.training import fit_alignment, fit_ranking
-from mmrec.evaluation import rank_metrics
-from mmrec.interactions import Interactions, align, read_interactions
-from mmrec.ranker import Ranker
+from mmrec.evaluation import Interactions, align, rank_metrics, read_interactions
+from mmrec.ranking import Ranker
+from mmrec.recommending import read_tokens
 from mmrec.store import FeatureStore
-from mmrec.tokens import read_tokens
 
 K = 20
 NEAREST = 5

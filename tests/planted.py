@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from encoders.base import load_encoder
 from fusion.config import FusionConfig, Hardware
-from mmrec.catalog import Item, read_catalog
-from mmrec.features import Features, Modality, Tokens
-from mmrec.fitting import RecommenderConfig
-from mmrec.interactions import Interactions, make_interactions
+from mmrec.catalog.manifest import Item, read_catalog
+from mmrec.evaluation.interactions import Interactions, make_interactions
+from mmrec.recommending.fitting import RecommenderConfig
 from mmrec.sample import items as sample_items
-from mmrec.sample import make_sample_catalog
-from mmrec.store import EncoderRecord, FeatureStore
+from mmrec.sample.catalog import make_sample_catalog
+from mmrec.store.feature_store import EncoderRecord, FeatureStore
+from mmrec.store.features import Features, Modality, Tokens
 
 KINDS = ("jazz", "sport", "rain", "chess")
 WIDTHS: dict[Modality, int] = {"visual": 12, "audio": 8}
@@ -134,7 +134,7 @@ def write_sample_store(folder: Path, *, without: Sequence[Modality] = (), seed: 
 
     Returns the store, and the folder of the catalog and its interactions.
     """
-    with patch("mmrec.sample.make_media", return_value=b""):
+    with patch("mmrec.sample.catalog.make_media", return_value=b""):
         manifest = make_sample_catalog(folder / "catalog")
     rng = np.random.default_rng(seed)
     kinds = {kind.name: kind for kind in sample_items.KINDS}

@@ -39,7 +39,7 @@ def add_adapt_command(commands: Any) -> None:
 
 def _adapt(arguments: argparse.Namespace) -> int:
     from mmrec.adapting import adapt
-    from mmrec.decoding import DecodeLimits
+    from mmrec.embedding import DecodeLimits
 
     report = adapt(
         arguments.catalog,

@@ -13,7 +13,7 @@ from mmrec.cli.output import add_command, quiet_lightning
 from mmrec.cli.stores import print_report, run_embed
 
 if TYPE_CHECKING:
-    from mmrec.recommender import Recommender
+    from mmrec.recommending import Recommender
 
 EXAMPLE_WORDS = ("I like slow piano music", "我喜欢慢速钢琴音乐")
 
@@ -57,7 +57,7 @@ def _say(message: str) -> None:
 
 def _fit(folder: Path) -> Recommender:
     from fusion.config import Hardware
-    from mmrec.recommender import Recommender
+    from mmrec.recommending import Recommender
     from mmrec.store import FeatureStore
 
     quiet_lightning()

@@ -35,7 +35,7 @@ def add_model_commands(commands: Any) -> None:
     fit.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases, if installed")
     add_json(fit)
 
-    evaluate = add_command(commands, "evaluate", _evaluate, "judge a model by held-out interactions")
+    evaluate = add_command(commands, "evaluate", _evaluate, "evaluate a model by held-out interactions")
     add_model(evaluate)
     evaluate.add_argument("--interactions", type=Path, required=True, metavar="FILE")
     evaluate.add_argument("--k", type=int, nargs="+", default=[20], help="lengths of the lists (default: 20)")
@@ -49,8 +49,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from fusion.config import Hardware
-    from mmrec.fitting import RecommenderConfig
-    from mmrec.recommender import Recommender
+    from mmrec.recommending import Recommender, RecommenderConfig
     from mmrec.store import FeatureStore
 
     quiet_lightning()
@@ -94,7 +93,7 @@ def read_settings(path: Path | None) -> dict[str, Any]:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from mmrec.recommender import Recommender
+    from mmrec.recommending import Recommender
 
     metrics = Recommender.load(arguments.model).evaluate(
         arguments.interactions, ks=arguments.k, baselines=arguments.baselines

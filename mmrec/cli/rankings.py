@@ -13,7 +13,7 @@ from mmrec.cli.output import add_command, add_json, add_model, progress_bar, sha
 from mmrec.errors import ModelError
 
 if TYPE_CHECKING:
-    from mmrec.recommender import Recommender
+    from mmrec.recommending import Recommender
 
 
 def add_ranking_commands(commands: Any) -> None:
@@ -45,8 +45,7 @@ def add_ranking_commands(commands: Any) -> None:
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
-    from mmrec.recommendations import recommend_in_blocks, write_recommendations
-    from mmrec.recommender import Recommender
+    from mmrec.recommending import Recommender, recommend_in_blocks, write_recommendations
 
     model = Recommender.load(arguments.model)
     options = {
@@ -104,7 +103,7 @@ def _print_list(model: Recommender, user: str, ids: Any, scores: Any, *, as_json
 
 
 def _similar(arguments: argparse.Namespace) -> int:
-    from mmrec.recommender import Recommender
+    from mmrec.recommending import Recommender
 
     model = Recommender.load(arguments.model)
     ids, cosines = model.similar_items(arguments.item, k=arguments.k)
@@ -116,7 +115,7 @@ def _similar(arguments: argparse.Namespace) -> int:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from mmrec.recommender import Recommender
+    from mmrec.recommending import Recommender
 
     model = Recommender.load(arguments.model)
     recall = model.build_index(k=arguments.k, recall=arguments.recall)

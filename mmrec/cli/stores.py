@@ -119,8 +119,7 @@ def print_report(report: EmbedReport, store: Path) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from mmrec.panel import fetch
-    from mmrec.presets import load_preset
+    from mmrec.embedding import fetch, load_preset
 
     for modality, folder in fetch(load_preset(arguments.preset), allow_pickle=arguments.allow_pickle).items():
         print(f"{modality:8}{folder or 'nothing to download'}")
@@ -128,7 +127,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _presets(arguments: argparse.Namespace) -> int:
-    from mmrec.presets import PRESETS
+    from mmrec.embedding import PRESETS
 
     if arguments.json:
         print(json.dumps({name: asdict(preset) for name, preset in PRESETS.items()}))
@@ -167,7 +166,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from mmrec.importing import import_features
+    from mmrec.store import import_features
 
     named = {"visual": arguments.visual, "audio": arguments.audio, "text": arguments.text}
     features: Any = {modality: path for modality, path in named.items() if path is not None}

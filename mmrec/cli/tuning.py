@@ -13,11 +13,11 @@ from mmrec.cli.models import read_settings
 from mmrec.cli.output import add_command, add_json, add_store, quiet_lightning, share
 
 if TYPE_CHECKING:
-    from mmrec.hyperparameters import Trial
+    from mmrec.recommending import Trial
 
 
 def add_tuning_commands(commands: Any) -> None:
-    split = add_command(commands, "split", _split, "hold some interactions out, to choose settings by or to judge")
+    split = add_command(commands, "split", _split, "hold some interactions out, to choose settings by or to evaluate")
     split.add_argument("--interactions", type=Path, required=True, metavar="FILE")
     split.add_argument(
         "--how",
@@ -34,7 +34,7 @@ def add_tuning_commands(commands: Any) -> None:
     add_store(tune)
     tune.add_argument("--interactions", type=Path, required=True, metavar="FILE")
     tune.add_argument(
-        "--validation", type=Path, required=True, metavar="FILE", help="held-out interactions to judge by"
+        "--validation", type=Path, required=True, metavar="FILE", help="held-out interactions to evaluate by"
     )
     tune.add_argument("--out", type=Path, required=True, metavar="DIR", help="the study; one that is there goes on")
     tune.add_argument("--trials", type=int, default=30, help="in all, those of earlier runs included (default: 30)")
@@ -45,8 +45,7 @@ def add_tuning_commands(commands: Any) -> None:
 
 
 def _split(arguments: argparse.Namespace) -> int:
-    from mmrec.interactions import read_interactions, write_interactions
-    from mmrec.splits import split
+    from mmrec.evaluation import read_interactions, split, write_interactions
 
     parts = split(read_interactions(arguments.interactions), arguments.how, share=arguments.share, seed=arguments.seed)
     for part, path in zip(parts, (arguments.train, arguments.held_out), strict=True):
@@ -57,8 +56,7 @@ def _split(arguments: argparse.Namespace) -> int:
 
 def _tune(arguments: argparse.Namespace) -> int:
     from fusion.config import Hardware
-    from mmrec.fitting import RecommenderConfig
-    from mmrec.hyperparameters import tune
+    from mmrec.recommending import RecommenderConfig, tune
 
     quiet_lightning()
     report = tune(

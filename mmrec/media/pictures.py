@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmrec.errors import Problem, Reason
 from mmrec.media.container import StreamReader, Unreadable, is_intra, is_still, required, words_of
 from mmrec.media.frames import frames_at, keyframe_at
-from mmrec.sampling import FramePlan, evenly_chosen
+from mmrec.media.sampling import FramePlan, evenly_chosen
 
 MAX_PIXELS = 2**27
 THREADED_PIXELS = 2**17  # smaller frames take no longer to decode than to be handed from thread to thread

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmrec.errors import Problem
 from mmrec.media.container import StreamReader, required
-from mmrec.sampling import SoundPlan
+from mmrec.media.sampling import SoundPlan
 
 SEEK_MIN_SECONDS = 5.0
 PREROLL_SECONDS = 0.5

@@ -1,0 +1,22 @@
+from .adapting import adapt as adapt
+from .catalog import Catalog as Catalog, Item as Item, read_catalog as read_catalog
+from .embedding import EmbedReport as EmbedReport, Preset as Preset, embed as embed, load_preset as load_preset
+from .errors import (
+    CatalogError as CatalogError,
+    EncoderError as EncoderError,
+    MMRecError as MMRecError,
+    ModelError as ModelError,
+    Problem as Problem,
+    Reason as Reason,
+    StoreError as StoreError,
+)
+from .recommending import Recommender as Recommender, RecommenderConfig as RecommenderConfig, tune as tune
+from .store import (
+    Features as Features,
+    FeatureStore as FeatureStore,
+    Status as Status,
+    Tokens as Tokens,
+    import_features as import_features,
+)
+
+__version__: str

@@ -1,0 +1,2 @@
+from .adaptation import AdaptReport as AdaptReport
+from .adaptation import adapt as adapt

@@ -1,0 +1,393 @@
+"""Adapting the encoders of a preset to a catalog: from its media, through the encoders and a fusion, and back.
+
+The modalities of an item are drawn to each other and away from other items'; with interactions, items that the same
+user took are drawn together as well. The fusion serves the training alone: what remains is a preset with the encoders
+as they became, for `embed` and `fit` to go on with.
+
+However large a batch, a step needs the memory of a few parts: the gradient of the loss by the tokens is kept, and the
+parts are encoded once more to carry it on to the weights (gradient caching, Gao et al. 2021).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from encoders.base import EncoderError as LoadError
+from encoders.tuning import Tunable, add_adapter, save_adapter
+from fusion.attention import CrossModalFusion
+from fusion.objectives import full_softmax, modality_alignment
+from fusion.token_table import TokenTable
+from mmrec.adapting.training_data import Batch, Lessons, Material, Parts, decode_material
+from mmrec.catalog import read_catalog
+from mmrec.embedding import DecodeLimits, PresetEncoders, load_preset, load_preset_encoders
+from mmrec.errors import EncoderError, MMRecError
+from mmrec.evaluation import Interactions, read_catalog_interactions
+from mmrec.store import Modality
+
+Train = Literal["adapters", "all"]
+
+LEARNING_RATES: dict[Train, float] = {"adapters": 5e-4, "all": 2e-5}
+FUSION_LEARNING_RATE = 2e-3
+FUSION_EPOCHS = 50  # of the fusion alone, before the encoders join in
+WEIGHT_DECAY = 0.01
+GRADIENT_CLIP = 1.0
+TEMPERATURE = 0.07
+TOKENS_PER_STEP = 4  # of each modality of an item, drawn anew in every step
+PARTS_AT_ONCE: dict[Modality, int] = {"visual": 8, "audio": 4, "text": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptReport:
+    """What was adapted and how it went.
+
+    `preset` is the file that names the encoders as they are now. `items` were learned from, of `catalog_items`;
+    `reasons` counts why modalities are missing. `parameters` counts what was trained, by modality. `losses` are means
+    over the steps of each epoch.
+    """
+
+    preset: Path
+    catalog_items: int
+    items: int
+    reasons: Mapping[str, int]
+    parameters: Mapping[Modality, int]
+    losses: Sequence[float]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "preset": str(self.preset)}
+
+
+def adapt(
+    catalog: str | os.PathLike[str],
+    *,
+    preset: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    interactions: Interactions | str | os.PathLike[str] | None = None,
+    train: Train = "adapters",
+    rank: int = 8,
+    epochs: int = 10,
+    batch_size: int = 32,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    allow_pickle: bool = False,
+    media_root: str | os.PathLike[str] | None = None,
+    limits: DecodeLimits | None = None,
+    memory_bytes: int = 4 * 2**30,
+    progress: Callable[[int, float], None] | None = None,
+) -> AdaptReport:
+    """Adapt the encoders of a preset to a small catalog, and write them with a preset that names them.
+
+    `out` then holds a folder for each encoder that has weights, and `preset.yaml`. Encoders without weights, as
+    `descriptors`, take part as they are. Everything is computed in float32; the same seed gives the same encoders on
+    one machine.
+
+    Args:
+        interactions: of training alone: each item is compared with another one that the same user took.
+        train: "adapters" trains and writes LoRA adapters of `rank`; "all" trains all weights and writes checkpoints.
+        batch_size: items that are told apart in one step; more make it harder.
+        learning_rate: of the encoders; by default `LEARNING_RATES`.
+        memory_bytes: what the decoded frames and windows of the catalog may take: they are kept, to be decoded once.
+        progress: called after each epoch with its number and loss.
+
+    Raises:
+        EncoderError: a preset that cannot be loaded, or in which no encoder can be adapted.
+        MMRecError: nothing to learn from, more media than fits, a loss that is not finite, or an `out` that is in use.
+    """
+    start = time.perf_counter()
+    _check_options(train, rank, epochs, batch_size, learning_rate)
+    folder = _empty_folder(out)
+    panel = load_preset_encoders(load_preset(preset), device=device, precision="float32", allow_pickle=allow_pickle)
+    _refuse_what_cannot_be_adapted(panel, train)
+    manifest = read_catalog(catalog, media_root=media_root)
+    material = decode_material(manifest.items(), panel, limits or DecodeLimits(), memory_bytes)
+    taken_UI = None if interactions is None else read_catalog_interactions(interactions, material.item_ids).matrix()
+    lessons = Lessons(material, taken_UI, batch_size, seed)
+    torch.manual_seed(seed)
+    try:
+        learners = _learners(panel, material, train, rank)
+        trainer = _Trainer(panel, material, learners, learning_rate or LEARNING_RATES[train], seed)
+        trainer.fit_fusion(lessons)
+        losses = []
+        for epoch in range(1, epochs + 1):
+            losses.append(trainer.run_epoch(lessons, epoch))
+            if progress is not None:
+                progress(epoch, losses[-1])
+    except torch.OutOfMemoryError as error:
+        raise MMRecError(f"the device ran out of memory; a smaller encoder or device 'cpu' may do: {error}") from error
+    return AdaptReport(
+        preset=_write(folder, panel, learners),
+        catalog_items=manifest.num_items,
+        items=len(lessons.rows),
+        reasons=dict(sorted(material.reasons.items())),
+        parameters={m: sum(p.numel() for p in learner.parameters) for m, learner in learners.items()},
+        losses=losses,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _check_options(train: str, rank: int, epochs: int, batch_size: int, learning_rate: float | None) -> None:
+    if train not in get_args(Train):
+        raise MMRecError(f"train is {train!r}: expected one of {', '.join(get_args(Train))}")
+    for name, value, least in (("rank", rank, 1), ("epochs", epochs, 1), ("batch_size", batch_size, 2)):
+        if value < least:
+            raise MMRecError(f"{name} is {value}: expected {least} or more")
+    if learning_rate is not None and not 0 < learning_rate < float("inf"):
+        raise MMRecError(f"the learning rate is {learning_rate}: expected above 0")
+
+
+def _empty_folder(out: str | os.PathLike[str]) -> Path:
+    folder = Path(out).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise MMRecError(f"{folder} is not empty: name a new folder for the adapted encoders")
+    except OSError as error:
+        raise MMRecError(f"{folder} cannot be written: {error}") from error
+    return folder
+
+
+def _refuse_what_cannot_be_adapted(panel: PresetEncoders, train: Train) -> None:
+    tunable = [modality for modality, encoder in panel.encoders.items() if isinstance(encoder, Tunable)]
+    if not tunable:
+        kinds = ", ".join(spec.kind for spec in panel.specs.values())
+        raise EncoderError(f"preset {panel.preset.name!r} has no encoder with weights to adapt, only {kinds}")
+    for modality in tunable:
+        if train == "adapters" and panel.specs[modality].options.get("adapter"):
+            raise EncoderError(
+                f"the {modality} encoder of preset {panel.preset.name!r} has an adapter already and can have only one: "
+                "start from a preset without it, or train all weights"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Learner:
+    """An encoder in training, and its adapter if only that is trained."""
+
+    encoder: Tunable
+    adapter: Any | None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.encoder.network.parameters() if p.requires_grad]
+
+
+def _learners(panel: PresetEncoders, material: Material, train: Train, rank: int) -> dict[Modality, _Learner]:
+    learners = {}
+    for modality in material.modalities:
+        encoder = panel.encoders[modality]
+        if isinstance(encoder, Tunable):
+            example = next(iter(material.parts[modality].values())).data[:1]
+            try:
+                adapter = add_adapter(encoder, _stacked(example), rank) if train == "adapters" else None
+            except LoadError as error:
+                raise EncoderError(str(error)) from error
+            learners[modality] = _Learner(encoder, adapter)
+    if not learners:
+        raise MMRecError("no item has content for an encoder that can be adapted")
+    return learners
+
+
+def _stacked(parts: list[Any]) -> Any:
+    return np.stack(parts) if isinstance(parts[0], np.ndarray) else parts
+
+
+@dataclass(slots=True)
+class _Chosen:
+    """N parts of one modality: each with its item's place in the batch, its own place in the item, and its time."""
+
+    parts: list[Any]
+    items_N: Tensor
+    places_N: Tensor
+    times_N: Tensor
+
+    def chunks(self, size: int) -> Iterator[tuple[Tensor, Any]]:
+        """Parts that may be encoded together, of one shape or of like length, and their rows in N."""
+        shapes = [part.shape if isinstance(part, np.ndarray) else () for part in self.parts]
+        order = sorted(range(len(shapes)), key=lambda row: (shapes[row], len(self.parts[row])))
+        for shape in sorted(set(shapes)):
+            rows = [row for row in order if shapes[row] == shape]
+            for at in range(0, len(rows), size):
+                chunk = rows[at : at + size]
+                yield torch.tensor(chunk), _stacked([self.parts[row] for row in chunk])
+
+
+class _Trainer:
+    """Encoders and a fusion in training."""
+
+    def __init__(
+        self,
+        panel: PresetEncoders,
+        material: Material,
+        learners: Mapping[Modality, _Learner],
+        learning_rate: float,
+        seed: int,
+    ) -> None:
+        self._panel, self._material, self._learners = panel, material, learners
+        self._random = np.random.default_rng(seed)
+        encoder_parameters = [p for learner in learners.values() for p in learner.parameters]
+        self._device = encoder_parameters[0].device
+        self._fusion = CrossModalFusion({m: panel.encoders[m].dim for m in material.modalities}).to(self._device)
+        self._frozen = {m: self._vectors_of(m) for m in material.modalities if m not in learners}
+        groups = [
+            {"params": encoder_parameters, "lr": learning_rate},
+            {"params": list(self._fusion.parameters()), "lr": FUSION_LEARNING_RATE},
+        ]
+        self._parameters = [*encoder_parameters, *self._fusion.parameters()]
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
+
+    def _vectors_of(self, modality: Modality) -> dict[int, Parts]:
+        """What an encoder that is not trained makes of all items."""
+        encoder = self._panel.encoders[modality]
+        return {
+            row: Parts(list(encoder.encode(_stacked(own.data))), own.times_T)
+            for row, own in self._material.parts[modality].items()
+        }
+
+    def fit_fusion(self, lessons: Lessons) -> None:
+        """Fit the fusion to the encoders as they are, so that its first guesses do not lead them astray."""
+        rows = np.arange(len(self._material.item_ids))
+        chosen = self._choose(rows)
+        table = _padded({m: self._encode(m, own) for m, own in chosen.items()}, chosen, len(rows))
+        self._fusion.calibrate(table.tokens, table.masks)
+        optimizer = torch.optim.AdamW(self._fusion.parameters(), lr=FUSION_LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        for _ in range(FUSION_EPOCHS):
+            for batch in lessons.batches():
+                optimizer.zero_grad()
+                torch.autograd.backward(self._loss(table.select(torch.from_numpy(batch.rows)), batch))
+                optimizer.step()
+
+    def run_epoch(self, lessons: Lessons, epoch: int) -> float:
+        """One step for each batch; the mean loss."""
+        return float(np.mean([self._step(batch, epoch) for batch in lessons.batches()]))
+
+    def _step(self, batch: Batch, epoch: int) -> float:
+        chosen = self._choose(batch.rows)
+        vectors = {m: self._encode(m, own).requires_grad_(m in self._learners) for m, own in chosen.items()}
+        self._optimizer.zero_grad()
+        loss = self._loss(_padded(vectors, chosen, len(batch.rows)), batch)
+        torch.autograd.backward(loss)
+        for modality, own in chosen.items():
+            if (gradient_ND := vectors[modality].grad) is not None:
+                self._carry_on(modality, own, gradient_ND)
+        norm = nn.utils.clip_grad_norm_(self._parameters, GRADIENT_CLIP)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise MMRecError(
+                f"the loss became {loss.item()}, its gradient {norm.item()}, in epoch {epoch}: lower the learning rate"
+            )
+        self._optimizer.step()
+        return loss.item()
+
+    def _choose(self, rows: NDArray[np.int64]) -> dict[Modality, _Chosen]:
+        """Some parts of each item by modality, in their order."""
+        chosen = {m: self._choose_of(m, rows) for m in self._material.modalities}
+        return {modality: own for modality, own in chosen.items() if own.parts}
+
+    def _choose_of(self, modality: Modality, rows: NDArray[np.int64]) -> _Chosen:
+        source = self._frozen.get(modality, self._material.parts[modality])
+        data: list[Any] = []
+        items: list[int] = []
+        places: list[int] = []
+        times: list[float] = []
+        for item, row in enumerate(rows):
+            if (parts := source.get(int(row))) is None:
+                continue
+            order = np.sort(self._random.permutation(len(parts.data))[:TOKENS_PER_STEP])
+            data += [parts.data[at] for at in order]
+            items += [item] * len(order)
+            places += range(len(order))
+            times += parts.times_T[order].tolist()
+        return _Chosen(data, *(torch.tensor(values, device=self._device) for values in (items, places, times)))
+
+    @torch.no_grad()
+    def _encode(self, modality: Modality, chosen: _Chosen) -> Tensor:
+        if modality in self._frozen:
+            return torch.stack(chosen.parts)
+        vectors_ND = torch.empty(len(chosen.parts), self._panel.encoders[modality].dim, device=self._device)
+        for rows, batch in chosen.chunks(PARTS_AT_ONCE[modality]):
+            vectors_ND[rows] = self._learners[modality].encoder.forward(batch)
+        return vectors_ND
+
+    def _carry_on(self, modality: Modality, chosen: _Chosen, gradient_ND: Tensor) -> None:
+        """Encode again, and pass the gradient by the vectors on to the weights."""
+        for rows, batch in chosen.chunks(PARTS_AT_ONCE[modality]):
+            torch.autograd.backward(self._learners[modality].encoder.forward(batch), gradient_ND[rows])
+
+    def _loss(self, table: TokenTable, batch: Batch) -> Tensor:
+        fused = self._fusion(table.tokens, table.masks, table.times)
+        there = {modality: mask_BT.any(1) for modality, mask_BT in table.masks.items()}
+        loss = modality_alignment(fused.modality_vectors, there, TEMPERATURE)
+        if not len(batch.targets_Q):
+            return loss
+        return loss + full_softmax(
+            fused.vectors_BD[batch.companions_Q] / TEMPERATURE,
+            fused.vectors_BD[batch.targets_Q],
+            torch.arange(len(batch.targets_Q), device=self._device),
+            hidden=(batch.hidden[:, 0].to(self._device), batch.hidden[:, 1].to(self._device)),
+        )
+
+
+def _padded(vectors: Mapping[Modality, Tensor], chosen: Mapping[Modality, _Chosen], num_items: int) -> TokenTable:
+    tokens: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    times: dict[str, Tensor] = {}
+    for modality, vectors_ND in vectors.items():
+        own = chosen[modality]
+        where, shape = (own.items_N, own.places_N), (num_items, int(own.places_N.max()) + 1)
+        tokens[modality] = vectors_ND.new_zeros(*shape, vectors_ND.shape[1]).index_put(where, vectors_ND)
+        times[modality] = vectors_ND.new_zeros(shape).index_put(where, own.times_N.to(vectors_ND.dtype))
+        masks[modality] = torch.zeros(shape, dtype=torch.bool, device=vectors_ND.device)
+        masks[modality][where] = True
+    return TokenTable(tokens, masks, times)
+
+
+def _write(folder: Path, panel: PresetEncoders, learners: Mapping[Modality, _Learner]) -> Path:
+    """The adapters or checkpoints, and then the preset that names them."""
+    values: dict[str, Any] = {
+        "summary": f"{panel.preset.name}, adapted",
+        "frames": dataclasses.asdict(panel.preset.frames),
+        "sound": dataclasses.asdict(panel.preset.sound),
+        "text_template": panel.preset.text_template,
+    }
+    path = folder / "preset.yaml"
+    try:
+        for modality in panel.encoders:
+            values[modality] = _write_encoder(panel, modality, learners.get(modality), folder / modality)
+        path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    except OSError as error:
+        raise MMRecError(f"{folder} cannot be written: {error}") from error
+    return path
+
+
+def _write_encoder(panel: PresetEncoders, modality: Modality, learner: _Learner | None, folder: Path) -> dict[str, Any]:
+    """Write what was trained of an encoder; what a preset says of it."""
+    spec = panel.specs[modality].as_dict()
+    for name in {"checkpoint", "pretrained", "adapter"} & set(spec):
+        spec[name] = _wherever_named(spec[name])
+    if learner is None:
+        return spec
+    folder.mkdir()
+    if learner.adapter is not None:
+        save_adapter(learner.adapter, folder)
+        return {**spec, "adapter": str(folder)}
+    learner.encoder.save_checkpoint(folder)
+    replaced = {"pretrained", "revision", "adapter", "allow_pickle"}
+    return {**{name: value for name, value in spec.items() if name not in replaced}, "checkpoint": str(folder)}
+
+
+def _wherever_named(name: str | None) -> str | None:
+    """The name of a file or folder that is here, so that it holds in every working folder."""
+    path = Path(name or "").expanduser()
+    return str(path.absolute()) if name and path.exists() else name

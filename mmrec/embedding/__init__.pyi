@@ -1,0 +1,16 @@
+from .decoding import DecodeLimits as DecodeLimits
+from .decoding import decode_items as decode_items
+from .encoder_threads import EncoderThreads as EncoderThreads
+from .job import EmbedReport as EmbedReport
+from .job import Task as Task
+from .job import Writer as Writer
+from .job import embed as embed
+from .job import encoded as encoded
+from .packing import BATCH_SIZES as BATCH_SIZES
+from .preset_encoders import PresetEncoders as PresetEncoders
+from .preset_encoders import fetch as fetch
+from .preset_encoders import load_preset_encoders as load_preset_encoders
+from .preset_encoders import load_recorded as load_recorded
+from .presets import PRESETS as PRESETS
+from .presets import Preset as Preset
+from .presets import load_preset as load_preset

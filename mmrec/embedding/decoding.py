@@ -1,0 +1,305 @@
+"""Decoding in worker processes that may be killed: a time limit and a memory limit for each item, crashes survived."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import queue
+import resource
+import signal
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from mmrec.catalog import Item
+from mmrec.errors import MMRecError, Problem, Reason
+from mmrec.media import DecodedMedia, FramePlan, SoundPlan, decode_media
+
+BYTES_IN_FLIGHT = 256 * 2**20  # decoded, but not taken yet
+LOOKAHEAD_PER_WORKER, MAX_LOOKAHEAD_PER_WORKER = 4, 32  # items: before any size is known, and ever
+REVIVALS_IN_A_ROW = 3
+
+
+def available_cpus() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits:
+    """What decoding one item may take, and how many worker processes share the work."""
+
+    workers: int = 0
+    timeout_seconds: float = 120.0
+    memory_bytes: int = 4 * 2**30
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise MMRecError(f"workers is {self.workers}: expected 1 or more, or 0 for one per processor")
+        if not self.timeout_seconds > 0:
+            raise MMRecError(f"the timeout is {self.timeout_seconds} seconds: expected more than 0")
+        if self.memory_bytes < 2**29:
+            raise MMRecError(f"the memory limit is {self.memory_bytes} bytes: a worker needs at least {2**29}")
+
+    @property
+    def num_workers(self) -> int:
+        return self.workers or available_cpus()
+
+
+class HasItem(Protocol):
+    """Whatever is to be decoded names its item."""
+
+    item: Item
+
+
+Task = TypeVar("Task", bound=HasItem)
+
+
+def decode_items(
+    tasks: Iterable[Task], frames: FramePlan | None, sound: SoundPlan | None, limits: DecodeLimits
+) -> Generator[tuple[Task, DecodedMedia], None, None]:
+    """Decode the media of many items, each task yielded as soon as it is done; the order is not kept.
+
+    An item that has no media, or may not have it opened, passes through with its problem. Where decoding kills its
+    worker or must be killed, pictures and sound are tried once more, each alone and in half the time, so that what is
+    well survives; what is not has the reason `timeout`, `out_of_memory` or `crashed`. Other items are not disturbed.
+    """
+    workers: _Workers[Task] = _Workers(limits)
+    try:
+        for task in tasks:
+            item = task.item
+            if item.media is None or item.problem is not None or (frames is None and sound is None):
+                yield task, _not_opened(item)
+                continue
+            workers.submit(_Request(task, frames, sound))
+            while workers.full or workers.has_outcome:
+                yield from workers.settle_one()
+        while workers.busy:
+            yield from workers.settle_one()
+    finally:
+        workers.close()
+
+
+def _not_opened(item: Item) -> DecodedMedia:
+    problem = item.problem or Problem(Reason.NO_MEDIA, "the row names no media file")
+    return DecodedMedia(visual_problem=problem, audio_problem=problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request(Generic[Task]):
+    """What is to be decoded of one item. `sound_later` waits until the pictures were tried alone: `pictures`."""
+
+    task: Task
+    frames: FramePlan | None
+    sound: SoundPlan | None
+    sound_later: SoundPlan | None = None
+    pictures: DecodedMedia | None = None
+
+
+class _Workers(Generic[Task]):
+    """The worker processes, and the requests in them; made anew when the pool breaks."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._count = limits.num_workers
+        self._done: queue.SimpleQueue[tuple[_Request[Task], ProcessPool, ProcessFuture[DecodedMedia]]] = (
+            queue.SimpleQueue()
+        )
+        self._in_flight = 0
+        self._capacity = LOOKAHEAD_PER_WORKER * self._count
+        self._usual_bytes = 0.0
+        self._revivals = 0
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            self._count,
+            initializer=_start_worker,
+            initargs=(os.getpid(), self._limits.memory_bytes),
+            context=_WorkerContext(),
+        )
+
+    @property
+    def busy(self) -> bool:
+        return self._in_flight > 0
+
+    @property
+    def full(self) -> bool:
+        return self._in_flight >= self._capacity
+
+    @property
+    def has_outcome(self) -> bool:
+        return self.busy and not self._done.empty()
+
+    def close(self) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+    def submit(self, request: _Request[Task]) -> None:
+        seconds = self._limits.timeout_seconds
+        if request.sound_later is not None or request.pictures is not None:
+            seconds /= 2
+        arguments = (str(request.task.item.media), request.frames, request.sound, seconds)
+        try:
+            future = self._pool.schedule(_decode, arguments, timeout=seconds)
+        except RuntimeError as error:  # the pool broke while no request was in it
+            self._revive(self._pool, error)
+            self.submit(request)
+            return
+        future.add_done_callback(partial(_hand_over, self._done, request, self._pool))
+        self._in_flight += 1
+
+    def settle_one(self) -> Iterator[tuple[Task, DecodedMedia]]:
+        """Wait for one outcome; yields the item unless more of it is to be tried."""
+        request, pool, future = self._done.get()
+        self._in_flight -= 1
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            self._revive(pool, error)
+            self.submit(request)
+            return
+        self._revivals = 0
+        if error is None:
+            media = future.result()
+            self._learn_size(media)
+        else:
+            problem = _problem(error, self._limits)
+            if request.frames is not None and request.sound is not None:
+                self.submit(_Request(request.task, request.frames, None, sound_later=request.sound))
+                return
+            media = DecodedMedia(visual_problem=problem, audio_problem=problem)
+        if request.sound_later is not None:
+            self.submit(_Request(request.task, None, request.sound_later, pictures=media))
+            return
+        yield request.task, media if request.pictures is None else _joined(request.pictures, media)
+
+    def _learn_size(self, media: DecodedMedia) -> None:
+        """Let as many items be in flight as fit into `BYTES_IN_FLIGHT`, by the largest of the latest ones."""
+        self._usual_bytes = max(_size(media), 0.9 * self._usual_bytes)
+        fitting = int(BYTES_IN_FLIGHT / max(1.0, self._usual_bytes))
+        self._capacity = min(max(fitting, self._count + 1), MAX_LOOKAHEAD_PER_WORKER * self._count)
+
+    def _revive(self, broken: ProcessPool, error: RuntimeError) -> None:
+        if broken is not self._pool:
+            return
+        self._revivals += 1
+        if self._revivals > REVIVALS_IN_A_ROW:
+            raise MMRecError(
+                "the decoding workers die at their start; in a script, call mmrec under `if __name__ == '__main__':`, "
+                "because every worker imports the script"
+            ) from error
+        self.close()
+        self._pool = self._new_pool()
+
+
+def _hand_over(
+    done: queue.SimpleQueue[tuple[_Request[Task], ProcessPool, ProcessFuture[DecodedMedia]]],
+    request: _Request[Task],
+    pool: ProcessPool,
+    future: ProcessFuture[DecodedMedia],
+) -> None:
+    done.put((request, pool, future))
+
+
+def _problem(error: BaseException, limits: DecodeLimits) -> Problem:
+    if isinstance(error, TimeoutError):
+        return Problem(Reason.TIMEOUT, f"decoding took longer than {limits.timeout_seconds:g} s")
+    if isinstance(error, MemoryError):
+        return Problem(Reason.OUT_OF_MEMORY, f"decoding needs more than {limits.memory_bytes / 2**30:.1f} GiB")
+    if isinstance(error, ProcessExpired):
+        return Problem(Reason.CRASHED, f"the decoder died with exit code {error.exitcode}")
+    return Problem(Reason.CRASHED, f"{type(error).__name__}: {error}")
+
+
+def _size(media: DecodedMedia) -> int:
+    frames = 0 if media.frames_TFHWC is None else media.frames_TFHWC.nbytes
+    return frames + sum(window.nbytes for window in media.windows)
+
+
+def _joined(pictures: DecodedMedia, sound: DecodedMedia) -> DecodedMedia:
+    return dataclasses.replace(
+        pictures,
+        windows=sound.windows,
+        window_spans=sound.window_spans,
+        audio_problem=sound.audio_problem,
+        duration_seconds=max(pictures.duration_seconds, sound.duration_seconds),
+        facts=sound.facts | pictures.facts,
+        decode_seconds=pictures.decode_seconds + sound.decode_seconds,
+    )
+
+
+class _WorkerProcess(SpawnProcess):
+    """A worker that is silent about its job's end, even where that comes while the worker starts."""
+
+    def start(self) -> None:
+        """Start in a thread, so that a Ctrl-C cannot cut the start in two, and without SIGINT: the job decides."""
+        without_interrupts = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+        with ThreadPoolExecutor(1, initializer=without_interrupts) as thread:
+            thread.submit(super().start).result()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled within a pickle, so that the worker is asked what to do where its state cannot be had any more."""
+        return _unpickle_worker, (type(self), bytes(ForkingPickler.dumps(self.__dict__)))
+
+
+class _WorkerContext(SpawnContext):
+    Process = _WorkerProcess
+
+
+# --- in the worker ----------------------------------------------------------------------------------------------------
+
+
+def _unpickle_worker(kind: type[_WorkerProcess], state: bytes) -> _WorkerProcess:
+    worker = kind.__new__(kind)
+    try:
+        worker.__dict__.update(pickle.loads(state))  # noqa: S301 - from the job's own pipe
+    except FileNotFoundError:  # the pool was closed meanwhile: its semaphores are gone
+        os._exit(0)
+    return worker
+
+
+def _start_worker(parent: int, memory_bytes: int) -> None:
+    _limit(resource.RLIMIT_AS, _address_space() + memory_bytes)
+    _limit(resource.RLIMIT_CORE, 0)
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+
+
+def _address_space() -> int:
+    """What this process has mapped before any decoding: a script that imports much takes its part into every worker."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _limit(kind: int, value: int) -> None:
+    """Lower a limit of this process as far as it goes; some systems have no such limit."""
+    _, hard = resource.getrlimit(kind)
+    lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(kind, (lowered, lowered))
+
+
+def _exit_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _decode(path: str, frames: FramePlan | None, sound: SoundPlan | None, seconds: float) -> DecodedMedia:
+    start = time.perf_counter()
+    media = decode_media(path, frames, sound, seconds=seconds)
+    media.decode_seconds = time.perf_counter() - start
+    return media

@@ -1,0 +1,14 @@
+from .baselines import BASELINES as BASELINES
+from .baselines import Baseline as Baseline
+from .interactions import Interactions as Interactions
+from .interactions import InteractionSource as InteractionSource
+from .interactions import align as align
+from .interactions import check_no_leak as check_no_leak
+from .interactions import make_interactions as make_interactions
+from .interactions import read_catalog_interactions as read_catalog_interactions
+from .interactions import read_interactions as read_interactions
+from .interactions import write_interactions as write_interactions
+from .metrics import compare as compare
+from .metrics import rank_metrics as rank_metrics
+from .ranking_report import evaluate_rankings as evaluate_rankings
+from .splits import split as split

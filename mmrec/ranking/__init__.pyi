@@ -1,0 +1,5 @@
+from .approximate import ApproximateRanker as ApproximateRanker
+from .approximate import remove_index as remove_index
+from .pruning import fast_types as fast_types
+from .ranker import Ranker as Ranker
+from .ranker import diversify as diversify

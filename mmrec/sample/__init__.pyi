@@ -1,0 +1,1 @@
+from .catalog import make_sample_catalog as make_sample_catalog

@@ -1,0 +1,10 @@
+from .feature_store import EncoderRecord as EncoderRecord
+from .feature_store import FeatureStore as FeatureStore
+from .feature_store import StoreStatus as StoreStatus
+from .features import MODALITIES as MODALITIES
+from .features import Features as Features
+from .features import Modality as Modality
+from .features import Status as Status
+from .features import Tokens as Tokens
+from .importing import import_features as import_features
+from .keys import StoredKeys as StoredKeys

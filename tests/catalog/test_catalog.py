@@ -1,0 +1,410 @@
+"""Catalogs: what is read, what is refused with its row, what is recorded on the item."""
+
+from __future__ import annotations
+
+import json
+import os
+import tracemalloc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmrec.catalog.manifest import Item, read_catalog
+from mmrec.errors import CatalogError, Reason
+
+ROWS = [
+    {
+        "item_id": "狗-1",
+        "media": "影片/狗 🐕.mp4",
+        "title": "走路的狗",
+        "description": 'line one\nline two, "quoted"',
+        "tags": "动物 | outdoors||🐾",
+        "language": "zh",
+        "year": "2021",
+    },
+    {
+        "item_id": "كلب",
+        "media": "clips/a.1.mp4",
+        "title": "كلب ينبح",
+        "description": "",
+        "tags": "",
+        "language": "ar",
+        "year": "",
+    },
+    {"item_id": "🎵", "media": "", "title": "Ω", "description": "", "tags": "x", "language": "", "year": "1999"},
+]
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, str]], *, encoding: str = "utf-8") -> Path:
+    import csv
+
+    with open(path, "w", encoding=encoding, newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)
+    return path
+
+
+def items_of(path: Path, **options: Any) -> list[Item]:
+    catalog = read_catalog(path, **options)
+    items = list(catalog.items())
+    assert catalog.num_items == len(items)
+    return items
+
+
+def only(path: Path, **options: Any) -> Item:
+    (item,) = items_of(path, **options)
+    return item
+
+
+def one_row(folder: Path, **values: str) -> Path:
+    return write_csv(folder / "catalog.csv", [{"item_id": "a", **values}])
+
+
+WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_format_gives_the_same_items(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"目录 🎬.{kind}"
+    WRITERS[kind](path, ROWS)
+    dog, arabic, note = items_of(path)
+    assert dog == Item(
+        item_id="狗-1",
+        media=tmp_path / "影片/狗 🐕.mp4",
+        title="走路的狗",
+        description='line one\nline two, "quoted"',
+        tags=("动物", "outdoors", "🐾"),
+        language="zh",
+        metadata={"year": "2021"},
+    )
+    assert (arabic.item_id, arabic.title, arabic.tags, arabic.metadata) == ("كلب", "كلب ينبح", (), {})
+    assert (note.item_id, note.media, note.problem) == ("🎵", None, None)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    assert only(write_csv(tmp_path / "c.csv", [{"item_id": "a", "title": "t"}], encoding="utf-8-sig")).item_id == "a"
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"item_id": "a", "title": "t"}\n')
+    assert only(path).item_id == "a"
+
+
+def test_suffixes_are_read_whatever_their_case(tmp_path: Path) -> None:
+    assert only(write_csv(tmp_path / "c.CSV", [{"item_id": "a", "title": "t"}])).title == "t"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_whole_numbers_are_ids_and_lists_are_tags(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"c.{kind}"
+    WRITERS[kind](path, [{"item_id": 7, "tags": ["a", " b|c ", ""], "title": "t"}])
+    item = only(path)
+    assert item.item_id == "7"
+    assert item.tags == ("a", "b|c")
+
+
+def test_other_columns_are_kept_as_metadata(tmp_path: Path) -> None:
+    row = {"item_id": "a", "title": "t", "year": 2021, "genre": {"x": ["é"]}, "none": None, "empty": "", "zero": 0}
+    assert only(write_jsonl(tmp_path / "c.jsonl", [row])).metadata == {
+        "year": "2021",
+        "genre": '{"x": ["é"]}',
+        "zero": "0",
+    }
+
+
+def test_parquet_values_of_any_type_become_text(tmp_path: Path) -> None:
+    import datetime
+
+    row = {"item_id": "a", "title": "t", "day": datetime.date(2024, 2, 29), "share": 0.5, "raw": b"\xff"}
+    metadata = only(write_parquet(tmp_path / "c.parquet", [row])).metadata
+    assert metadata["share"] == "0.5"
+    assert "2024-02-29" in metadata["day"]
+    assert json.dumps(dict(metadata))
+
+
+def test_blank_lines_are_no_rows_but_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text('\n{"item_id": "a", "title": "t"}\n\n{"item_id": "a", "title": "t"}\n')
+    with pytest.raises(CatalogError, match="row 4: item_id 'a' stands already in row 2"):
+        read_catalog(path)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_repeated_id_names_both_rows(tmp_path: Path, kind: str) -> None:
+    rows = [{"item_id": i, "title": "t"} for i in ("a", "b", "c", "b")]
+    first, second = (3, 5) if kind == "csv" else (2, 4)
+    path = WRITERS[kind](tmp_path / f"c.{kind}", rows)
+    with pytest.raises(CatalogError, match=f"row {second}: item_id 'b' stands already in row {first}"):
+        read_catalog(path)
+
+
+def test_a_number_and_its_text_are_one_id(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"item_id": 1, "title": "t"}, {"item_id": "1", "title": "t"}]
+    with pytest.raises(CatalogError, match="row 2: item_id '1' stands already in row 1"):
+        read_catalog(write_jsonl(tmp_path / "c.jsonl", rows))
+
+
+@pytest.mark.parametrize("item_id", ["", "  ", None])
+def test_an_empty_id_names_its_row(tmp_path: Path, item_id: str | None) -> None:
+    rows = [{"item_id": "a", "title": "t"}, {"item_id": item_id, "title": "t"}]
+    with pytest.raises(CatalogError, match="row 2: item_id is empty"):
+        read_catalog(write_jsonl(tmp_path / "c.jsonl", rows))
+
+
+@pytest.mark.parametrize("item_id", [1.5, True, ["a"], {"a": 1}])
+def test_an_id_is_text_or_a_whole_number(tmp_path: Path, item_id: object) -> None:
+    with pytest.raises(CatalogError, match=r"row 1: item_id .* is neither text nor a whole number"):
+        read_catalog(write_jsonl(tmp_path / "c.jsonl", [{"item_id": item_id, "title": "t"}]))
+
+
+def test_half_of_a_surrogate_pair_is_no_id_but_does_no_harm_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"item_id": "\\ud83d", "title": "t"}\n')
+    with pytest.raises(CatalogError, match=r"row 1: .*not valid Unicode"):
+        read_catalog(path)
+    path.write_text('{"item_id": "a", "title": "x\\ud83d", "note\\ud83d": "y\\ud83d", "tags": ["z\\ud83d"]}\n')
+    item = only(path)
+    assert "\N{REPLACEMENT CHARACTER}" not in item.item_id
+    for text in (item.title, *item.tags, *item.metadata.keys(), *item.metadata.values()):
+        text.encode()
+
+
+REFUSED_CSV = [
+    pytest.param(b"", "is empty", id="empty file"),
+    pytest.param(b"id,title\n1,t\n", "no column item_id; found 'id', 'title'", id="no item_id"),
+    pytest.param(b"item_id,title,title\n1,t,u\n", "'title' more than once", id="repeated column"),
+    pytest.param("item_id,title\na,café\n".encode("latin-1"), "not UTF-8", id="latin-1"),
+    pytest.param("item_id,title\na,t\n".encode("utf-16"), "not UTF-8", id="utf-16"),
+    pytest.param(b"item_id,title\na,t\nb,x,y\n", "row 3: 3 cells, but the header has 2", id="too many cells"),
+    pytest.param(b"item_id,title\na,t\nb\n", "row 3: 1 cells, but the header has 2", id="too few cells"),
+    pytest.param(b'item_id,title\na,"open\n', "not CSV", id="open quote"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), REFUSED_CSV)
+def test_a_bad_csv_is_refused_with_its_place(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "c.csv"
+    path.write_bytes(content)
+    with pytest.raises(CatalogError, match=message) as caught:
+        read_catalog(path)
+    assert str(path) in str(caught.value)
+
+
+GOOD_LINE = b'{"item_id": "a", "title": "t"}\n'
+REFUSED_JSONL = [
+    pytest.param(GOOD_LINE + b'{"item_id": "b"', "row 2: not JSON", id="cut off"),
+    pytest.param(GOOD_LINE + b'["b"]', "row 2: expected a JSON object, found list", id="list"),
+    pytest.param(GOOD_LINE + b'{"title": "t"}', "row 2: there is no item_id", id="no item_id"),
+    pytest.param(GOOD_LINE + b'{"item_id": "caf\xe9"}', "row 2: not UTF-8", id="latin-1"),
+    pytest.param(b"[" * 100_000, "row 1: not JSON", id="deep nesting"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), REFUSED_JSONL)
+def test_a_bad_jsonl_is_refused_with_its_row(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(CatalogError, match=message):
+        read_catalog(path)
+
+
+def test_a_bad_parquet_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    path.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(CatalogError, match="not a readable Parquet file"):
+        read_catalog(path)
+    with pytest.raises(CatalogError, match="no column item_id"):
+        read_catalog(write_parquet(path, [{"id": "a"}]))
+
+
+def test_what_is_no_catalog_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="there is no catalog at"):
+        read_catalog(tmp_path / "nothing.csv")
+    path = tmp_path / "catalog.xlsx"
+    path.write_bytes(b"PK")
+    with pytest.raises(CatalogError, match=r"a folder or a file that ends in \.csv"):
+        read_catalog(path)
+
+
+def test_an_empty_catalog_has_no_items(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    path.write_text("item_id,title\n")
+    assert items_of(path) == []
+
+
+def test_a_row_with_neither_media_nor_text_is_the_item_s_own_problem(tmp_path: Path) -> None:
+    rows = [
+        {"item_id": "a", "media": "", "title": " ", "description": "", "tags": "|", "language": "en"},
+        {"item_id": "b", "media": "", "title": "", "description": "", "tags": "x", "language": ""},
+    ]
+    empty, tagged = items_of(write_csv(tmp_path / "c.csv", rows))
+    assert empty.problem is not None and empty.problem.reason is Reason.NO_CONTENT
+    assert tagged.problem is None
+
+
+def test_relative_media_is_relative_to_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "catalog"
+    folder.mkdir()
+    path = one_row(folder, media="sub/../clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    for given in (path, Path("catalog/catalog.csv")):
+        item = only(given)
+        assert item.problem is None
+        assert item.media is not None and item.media.absolute() == folder / "clip.mp4"
+    monkeypatch.chdir(folder)
+    item = only(Path("catalog.csv"))
+    assert item.media is not None and item.media.absolute() == folder / "clip.mp4"
+
+
+FORBIDDEN = [
+    pytest.param("../secret.mp4", "leaves the catalog's folder", id="parent"),
+    pytest.param("sub/../../secret.mp4", "leaves the catalog's folder", id="hidden parent"),
+    pytest.param("https://example.org/a.mp4", "is a URL", id="URL"),
+    pytest.param("file:///etc/passwd", "is a URL", id="file URL"),
+    pytest.param("a\0b.mp4", "NUL", id="NUL"),
+]
+
+
+@pytest.mark.parametrize(("media", "message"), FORBIDDEN)
+def test_a_forbidden_path_is_the_item_s_own_problem(tmp_path: Path, media: str, message: str) -> None:
+    item = only(write_jsonl(tmp_path / "c.jsonl", [{"item_id": "a", "media": media, "title": "t"}]))
+    assert item.media is None
+    assert item.problem is not None
+    assert item.problem.reason is Reason.FORBIDDEN_PATH
+    assert message in item.problem.detail
+
+
+def test_a_relative_manifest_confines_relative_media_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_row(tmp_path, media="../secret.mp4")
+    monkeypatch.chdir(tmp_path)
+    item = only(Path("catalog.csv"))
+    assert item.problem is not None and item.problem.reason is Reason.FORBIDDEN_PATH
+
+
+def test_absolute_media_is_taken_as_given(tmp_path: Path) -> None:
+    item = only(one_row(tmp_path, media="/somewhere/else/../clip.mp4"))
+    assert item.problem is None
+    assert item.media == Path("/somewhere/else/../clip.mp4")
+
+
+def test_a_media_root_confines_every_path(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "sub").mkdir(parents=True)
+    outside.mkdir()
+    for folder in (root, outside):
+        (folder / "clip.mp4").write_bytes(b"x")
+    (root / "away.mp4").symlink_to(outside / "clip.mp4")
+    (root / "away").symlink_to(outside)
+    (root / "near.mp4").symlink_to(root / "clip.mp4")
+    (root / "loop.mp4").symlink_to(root / "loop.mp4")
+    names = {
+        "inside": ("clip.mp4", True),
+        "link inside": ("near.mp4", True),
+        "absolute inside": (str(root / "sub/../clip.mp4"), True),
+        "link outside": ("away.mp4", False),
+        "folder link outside": ("away/clip.mp4", False),
+        "absolute outside": (str(outside / "clip.mp4"), False),
+        "absolute with dots": (str(root / "../outside/clip.mp4"), False),
+        "a folder whose name begins alike": (f"{root}-not/clip.mp4", False),
+    }
+    path = write_csv(root / "c.csv", [{"item_id": key, "media": name} for key, (name, _) in names.items()])
+    for item in items_of(path, media_root=root):
+        allowed = names[item.item_id][1]
+        assert (item.problem is None) == allowed, item
+        assert (item.media is not None) == allowed
+    loop = only(write_csv(root / "loop.csv", [{"item_id": "a", "media": "loop.mp4"}]), media_root=root)
+    assert loop.problem is not None and loop.problem.reason is Reason.FORBIDDEN_PATH
+
+
+def test_a_media_root_may_be_a_link_itself(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "root")
+    item = only(one_row(tmp_path / "root", media="clip.mp4"), media_root=tmp_path / "link")
+    assert item.problem is None
+
+
+def test_a_media_root_must_be_a_folder(tmp_path: Path) -> None:
+    path = one_row(tmp_path, media="clip.mp4")
+    with pytest.raises(CatalogError, match="is not a folder"):
+        read_catalog(path, media_root=tmp_path / "nowhere")
+
+
+def test_a_folder_is_a_catalog_of_its_media_files(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.1.jpg", "a.2.jpg", "子/🎵.OGG", "notes.txt", "mp4", "z/.hidden.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    items = items_of(tmp_path)
+    assert [item.item_id for item in items] == ["a.1.jpg", "a.2.jpg", "b.mp4", "z/.hidden.mp4", "子/🎵.OGG"]
+    for item in items:
+        assert item.media == tmp_path / item.item_id
+        assert item.problem is None
+
+
+def test_a_file_name_that_is_no_unicode_is_still_found(tmp_path: Path) -> None:
+    name = b"caf\xe9.mp4"
+    try:
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb"):
+            pass
+    except OSError:
+        pytest.skip("the file system takes only Unicode names")
+    item = only(tmp_path)
+    item.item_id.encode()
+    assert item.media is not None and item.media.exists()
+
+
+def test_a_manifest_that_changes_under_the_reader_is_noticed(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "c.csv", [{"item_id": "a", "title": "t"}, {"item_id": "b", "title": "u"}])
+    catalog = read_catalog(path)
+    items = catalog.items()
+    assert next(items).item_id == "a"
+    catalog.check_unchanged()
+    with open(path, "a") as file:
+        file.write("c,v\n")
+    assert next(items).item_id == "b"
+    with pytest.raises(CatalogError, match="changed while it was read"):
+        catalog.check_unchanged()
+
+
+def test_items_can_be_read_more_than_once(tmp_path: Path) -> None:
+    catalog = read_catalog(write_csv(tmp_path / "c.csv", ROWS))
+    assert list(catalog.items()) == list(catalog.items())
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_large_catalog_is_streamed(tmp_path: Path, kind: str) -> None:
+    """A manifest of 100 MB goes through a few MB of memory, with the ids' hashes to know them again."""
+    num_rows = 20_000
+    text = "x" * 5000
+    path = tmp_path / f"c.{kind}"
+    WRITERS[kind](path, [{"item_id": f"item number {n}", "title": text} for n in range(num_rows)])
+    tracemalloc.start()
+    catalog = read_catalog(path)
+    count = sum(1 for _ in catalog.items())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert catalog.num_items == count == num_rows
+    assert peak < 20e6
+
+
+def test_knowing_ids_again_takes_little_memory(tmp_path: Path) -> None:
+    num_rows = 100_000
+    path = tmp_path / "c.csv"
+    path.write_text("item_id,title\n" + "".join(f"{'long' * 50}{n},t\n" for n in range(num_rows)))
+    tracemalloc.start()
+    assert read_catalog(path).num_items == num_rows
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150 * num_rows

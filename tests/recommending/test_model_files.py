@@ -1,0 +1,245 @@
+"""Models on disk: the same answers after loading, no pickles, and one clear line for what is damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from planted import CONFIG, QUIET, SMALL, item_ids, planted, to_interactions, watched, write_store
+from safetensors.numpy import load_file, save_file
+
+from mmrec.errors import ModelError
+from mmrec.evaluation.interactions import make_interactions
+from mmrec.recommending.fitting import RecommenderConfig
+from mmrec.recommending.recommender import Recommender
+from mmrec.store.feature_store import FeatureStore
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TOWER = {"tower.json", "tower.safetensors"}
+FILES = {"model.json", *TOWER, "items.safetensors", "items.parquet", "interactions.parquet"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return write_store(tmp_path_factory.mktemp("planted"), planted(item_ids()))
+
+
+@pytest.fixture(scope="module")
+def model(store: FeatureStore) -> Recommender:
+    train, held_out = watched(["jazz-09"])
+    config = RecommenderConfig(fusion=replace(SMALL, max_epochs=2), half_life_days=3)
+    return Recommender.fit(store, train, validation=held_out, config=config, hardware=QUIET)
+
+
+@pytest.fixture(scope="module")
+def saved(model: Recommender, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    model.save(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    """A model that may be damaged."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def assert_same(first: Recommender, second: Recommender) -> None:
+    assert first.item_ids == second.item_ids and first.user_ids == second.user_ids
+    assert first.config == second.config and first.report == second.report
+    assert [first.item(i) for i in first.item_ids] == [second.item(i) for i in second.item_ids]
+    assert np.array_equal(first.item_vectors[1], second.item_vectors[1])
+    users = [*first.user_ids, "stranger"]
+    assert np.array_equal(first.user_vectors(users), second.user_vectors(users))
+    for options in ({}, {"where": {"kind": "rain"}}, {"diversity": 0.3}, {"explore_share": 0.2}):
+        ours, theirs = (one.recommend(users, k=8, **options) for one in (first, second))  # type: ignore[arg-type]
+        assert np.array_equal(ours[0], theirs[0]) and np.array_equal(ours[1], theirs[1])
+    items = first.item_ids[:5]
+    assert np.array_equal(first.score("user00", items), second.score("user00", items))
+    assert np.array_equal(first.similar_items(items)[1], second.similar_items(items)[1])
+
+
+def test_loading_gives_the_same_answers(model: Recommender, saved: Path) -> None:
+    loaded = Recommender.load(saved)
+    assert_same(model, loaded)
+    held_out = watched(["jazz-09"])[1]
+    assert model.evaluate(held_out, ks=[5]) == loaded.evaluate(held_out, ks=[5])
+
+
+def test_saving_what_was_loaded_changes_nothing(saved: Path, tmp_path: Path) -> None:
+    Recommender.load(saved).save(tmp_path / "again")
+    for name in FILES - {"interactions.parquet", "items.parquet"}:
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+    assert_same(Recommender.load(saved), Recommender.load(tmp_path / "again"))
+
+
+def test_content_alone_is_saved_too(store: FeatureStore, tmp_path: Path) -> None:
+    model = Recommender.fit(
+        store, config=replace(CONFIG, fusion=replace(SMALL, fusion="gated", max_epochs=1)), hardware=QUIET
+    )
+    model.save(tmp_path / "model")
+    assert_same(model, Recommender.load(tmp_path / "model"))
+    assert Recommender.load(tmp_path / "model").user_ids == []
+
+
+@pytest.mark.parametrize("change", [{"use_ids": False}, {"smoothing": 0.0}, {"fusion": "concat"}, {"fusion": "mean"}])
+def test_every_kind_of_tower_is_saved(store: FeatureStore, tmp_path: Path, change: dict[str, Any]) -> None:
+    fusion = replace(SMALL, max_epochs=1, **change)
+    model = Recommender.fit(store, watched()[0], config=RecommenderConfig(fusion=fusion), hardware=QUIET)
+    model.save(tmp_path / "model")
+    loaded = Recommender.load(tmp_path / "model")
+    assert_same(model, loaded)
+    later = write_store(tmp_path / "later", planted(["jazz-50"], seed=9))
+    for one in (model, loaded):
+        one.embed_items(later, ["jazz-50"])
+    assert_same(model, loaded)
+
+
+def test_times_weights_and_names_survive(store: FeatureStore, tmp_path: Path) -> None:
+    train = make_interactions(
+        ["ü 1", "ü 1", "名前", "名前", "名前"],
+        ["jazz-00", "jazz-01", "rain-00", "rain-01", "jazz-00"],
+        timestamps=np.array([5e8, 1e9, 3.0, 1.0, 2.0]),
+        weights=np.array([0.5, 2.0, 1.0, 1.0, 3.0]),
+    )
+    config = RecommenderConfig(fusion=replace(SMALL, max_epochs=1), half_life_days=1.0)
+    model = Recommender.fit(store, train, config=config, hardware=QUIET)
+    model.save(tmp_path / "model")
+    loaded = Recommender.load(tmp_path / "model")
+    assert loaded.user_ids == ["ü 1", "名前"]
+    assert np.array_equal(model.user_vectors(["ü 1", "名前"]), loaded.user_vectors(["ü 1", "名前"]))
+    assert "jazz-00" not in loaded.recommend("ü 1", k=40)[0]  # its weight has all but vanished, but it was seen
+
+
+def test_the_effective_configuration_is_saved(model: Recommender, saved: Path) -> None:
+    about = json.loads((saved / "model.json").read_text())
+    assert RecommenderConfig.from_mapping(about["config"]) == model.config
+    assert about["config"]["learning_rate"] == SMALL.learning_rate and about["config"]["half_life_days"] == 3
+    assert set(about["config"]) == {"half_life_days", *SMALL.to_mapping()}
+    assert about["encoders"]["visual"]["fingerprint"] == "planted-visual"
+
+
+def test_nothing_is_pickled(saved: Path) -> None:
+    assert {path.name for path in saved.iterdir()} == FILES
+    for path in saved.iterdir():
+        assert not path.read_bytes().startswith((b"\x80", b"PK"))
+    assert "fusion.projections.visual.linear.weight" in load_file(saved / "tower.safetensors")
+    assert {"vectors", "bias", "base"} <= set(load_file(saved / "items.safetensors"))
+
+
+def test_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no model at"):
+        Recommender.load(tmp_path)
+    with pytest.raises(ModelError, match="there is no model at"):
+        Recommender.load(tmp_path / "none")
+
+
+def _edit(change: Callable[[dict[str, Any]], Any], name: str = "model.json") -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        about = json.loads((folder / name).read_text())
+        change(about)
+        (folder / name).write_text(json.dumps(about))
+
+    return damage
+
+
+def _truncate(name: str, size: int = 100) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:size]) and None
+
+
+def _fewer_items(folder: Path) -> None:
+    table = pq.read_table(folder / "items.parquet")
+    pq.write_table(table.slice(0, 7), folder / "items.parquet")
+
+
+def _fewer_bases(folder: Path) -> None:
+    arrays = load_file(folder / "items.safetensors")
+    save_file({**arrays, "base": arrays["base"][:7]}, folder / "items.safetensors")
+
+
+def _strange_rows(folder: Path) -> None:
+    table = pq.read_table(folder / "interactions.parquet")
+    rows = pa.array(np.full(table.num_rows, 4000))
+    pq.write_table(table.set_column(1, "item", rows), folder / "interactions.parquet")
+
+
+def _without(array: str, name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        arrays = load_file(folder / name)
+        del arrays[array]
+        save_file(arrays, folder / name)
+
+    return damage
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "another format": (_edit(lambda about: about.update(format=99)), "has format 99; this version reads"),
+    "no format": (_edit(lambda about: about.pop("format")), "is damaged"),
+    "no configuration": (_edit(lambda about: about.update(config=None)), "is damaged"),
+    "unknown setting": (_edit(lambda about: about["config"].update(magic=1)), "unknown settings"),
+    "another width": (_edit(lambda about: about["fusion"].update(dim=32), "tower.json"), "holds no tower"),
+    "odd heads": (_edit(lambda about: about["fusion"].update(dim=15), "tower.json"), "holds no tower"),
+    "another tower": (_edit(lambda about: about.update(kind="content"), "tower.json"), "holds no tower"),
+    "another count": (_edit(lambda about: about["settings"].update(num_items=3), "tower.json"), "holds no tower"),
+    "no settings": (_edit(lambda about: about.update(settings=None), "tower.json"), "holds no tower"),
+    "no JSON": (lambda folder: (folder / "model.json").write_text("{"), "is damaged"),
+    "a list": (lambda folder: (folder / "model.json").write_text("[]"), "is damaged"),
+    "cut weights": (_truncate("tower.safetensors"), "is damaged"),
+    "cut items": (_truncate("items.safetensors"), "is damaged"),
+    "cut rows": (_truncate("items.parquet"), "is damaged"),
+    "cut interactions": (_truncate("interactions.parquet"), "is damaged"),
+    "no weights": (lambda folder: (folder / "tower.safetensors").unlink(), "is damaged"),
+    "no interactions": (lambda folder: (folder / "interactions.parquet").unlink(), "is damaged"),
+    "no vectors": (_without("vectors", "items.safetensors"), "is damaged"),
+    "no biases": (_without("bias_I", "tower.safetensors"), "holds no tower"),
+    "fewer bases": (_fewer_bases, "not of one model"),
+    "fewer items": (_fewer_items, "not of one model"),
+    "strange rows": (_strange_rows, "not of one model"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_is_told_in_one_line(copy: Path, kind: str) -> None:
+    damage, words = DAMAGE[kind]
+    damage(copy)
+    with pytest.raises(ModelError, match=words) as caught:
+        Recommender.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_is_complete_or_not_there(model: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.save(tmp_path / "model")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mmrec.recommending.model_files.pq.write_table", full)
+    with pytest.raises(ModelError, match="No space left on device"):
+        model.save(tmp_path / "model")
+    with pytest.raises(ModelError, match="there is no model"):
+        Recommender.load(tmp_path / "model")
+
+
+def test_a_place_that_is_no_folder(model: Recommender, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="cannot be written"):
+        model.save(tmp_path / "file")
+
+
+def test_another_model_takes_the_place(model: Recommender, store: FeatureStore, copy: Path) -> None:
+    other = Recommender.fit(
+        store,
+        to_interactions([("new", "jazz-00"), ("new", "rain-00")]),
+        config=replace(CONFIG, fusion=replace(SMALL, max_epochs=1)),
+        hardware=QUIET,
+    )
+    other.save(copy)
+    assert Recommender.load(copy).user_ids == ["new"]
