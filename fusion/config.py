@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from fusion.attention import FUSIONS
 
 Objective = Literal["full_softmax", "in_batch_softmax", "binary", "bpr"]
-Targets = Literal["later", "last", "all"]
+Targets = Literal["next_item", "last_item", "all"]
 Schedule = Literal["constant", "cosine"]
 Optimizer = Literal["adamw", "sgd"]
 
@@ -28,8 +28,8 @@ class FusionConfig:
     Item and user vectors: `use_ids`, `id_dropout`, `smoothing` over `neighbours` content neighbours, `history_power`.
     Objective: `objective`; `num_negatives` sampled per example for "binary" and "bpr"; `label_smoothing` for
     "full_softmax"; `alignment_weight` and its `temperature`; `adversarial_weight` and its `adversarial_epsilon`.
-    Examples: `targets` are "later" (each interaction but a user's first, told from what came before it), "last" (a
-    user's last alone) or "all" (each, told from all the others, whatever came first). Users with more than
+    Examples: `targets` are "next_item" (each interaction but a user's first, predicted from those before it),
+    "last_item" (a user's last alone) or "all" (each, predicted from all the others, whatever came first). Users with more than
     `max_history` interactions are left out of training: they say little about any one item and would drown the others;
     their vectors are made like everyone's. A share `shorten_history` of histories is cut to one random item, for new
     users have short ones.
@@ -56,7 +56,7 @@ class FusionConfig:
     temperature: float = 0.07
     adversarial_weight: float = 0.0
     adversarial_epsilon: float = 0.5
-    targets: Targets = "later"
+    targets: Targets = "next_item"
     max_history: int = 100
     shorten_history: float = 0.2
     optimizer: Optimizer = "adamw"

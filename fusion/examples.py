@@ -1,4 +1,4 @@
-"""Training examples: what somebody took, and the history to tell it from."""
+"""Training examples: target items, each with the history that predicts it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Examples(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
     that are neither padding nor the target `(B, H)`, and targets `(B,)`. H is the longest history of all.
 
     Args:
-        train_UI: positive weights of who took what.
+        train_UI: positive weights of who interacted with what.
         order_N: for each entry of `train_UI.data`, a number that ascends with time; None where it is not known.
-        targets: "later": all but a user's first, told from what came before; "last": the last alone; "all": each, told
-            from all the others. Without `order_N` it is "all".
+        targets: "next_item": all but a user's first, predicted from those before; "last_item": the last alone; "all":
+            each, predicted from all the others. Without `order_N` it is "all".
         max_history: users with more interactions are left out.
     """
 
@@ -50,7 +50,7 @@ class Examples(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
         self._in_order = order_N is not None and targets != "all"
         chosen_N = np.ones(len(users_N), np.bool_)
         if self._in_order:
-            chosen_N = positions_N == degrees[users_N] - 1 if targets == "last" else positions_N > 0
+            chosen_N = positions_N == degrees[users_N] - 1 if targets == "last_item" else positions_N > 0
         self._users_N, self._positions_N = users_N[chosen_N], torch.from_numpy(positions_N[chosen_N])
         self.items_N: NDArray[np.int64] = items_UH[users_N, positions_N][chosen_N]
 

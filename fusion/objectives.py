@@ -6,7 +6,7 @@
     >>> full_softmax(users_BD, items_ID, targets_B=torch.arange(8)).shape
     torch.Size([])
 
-`B` counts examples (a user and an item that user took), `I` the items of the catalog, `N` negatives, `D` the width.
+`B` counts examples (a user and a positive item), `I` the items of the catalog, `N` negatives, `D` the width.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ def full_softmax(
     targets_B: Tensor,
     *,
     bias_I: Tensor | None = None,
-    hidden: tuple[Tensor, Tensor] | None = None,
+    excluded: tuple[Tensor, Tensor] | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
     """Softmax cross-entropy over all items given; memory grows with `B * I`.
 
     Args:
-        items_ID: the candidates. Leave out items that nobody has been offered yet: they are no evidence of dislike.
-        targets_B: the rows of the items taken.
+        items_ID: the candidates. Leave out cold items: they are no evidence of dislike.
+        targets_B: the rows of the positive items.
         bias_I: added to every score of an item.
-        hidden: (rows, items), index tensors of equal length: pairs that are no candidates, as what a user took already.
+        excluded: (rows, items), index tensors of equal length: pairs that are no candidates, as other positives.
 
     Raises:
-        ValueError: where a target is itself hidden.
+        ValueError: where a target is itself excluded.
     """
     scores_BI = (users_BD @ items_ID.T).float()
     if bias_I is not None:
         scores_BI = scores_BI + bias_I
-    if hidden is not None:
-        if (targets_B[hidden[0]] == hidden[1]).any():
-            raise ValueError("a target is among the items hidden from the softmax")
-        scores_BI = scores_BI.index_put(hidden, torch.tensor(-torch.inf, device=scores_BI.device))
+    if excluded is not None:
+        if (targets_B[excluded[0]] == excluded[1]).any():
+            raise ValueError("a target is among the items excluded from the softmax")
+        scores_BI = scores_BI.index_put(excluded, torch.tensor(-torch.inf, device=scores_BI.device))
     log_odds_BI = scores_BI.log_softmax(1)
     target_loss = -log_odds_BI.gather(1, targets_B.unsqueeze(1)).mean()
     if not label_smoothing:
@@ -105,17 +105,17 @@ def in_batch_softmax(
 
 
 def sampled_binary(positive_B: Tensor, negative_BN: Tensor) -> Tensor:
-    """Binary cross-entropy of taken items against sampled ones, the negatives of an example sharing the weight of one.
+    """Binary cross-entropy of positives and sampled negatives; the negatives of an example share the weight of one.
 
     Args:
-        positive_B: scores of the items taken.
+        positive_B: scores of the positives.
         negative_BN: scores of the items sampled for the same users.
     """
     return (F.softplus(-positive_B) + F.softplus(negative_BN).mean(1)).mean() / 2
 
 
 def bpr(positive_B: Tensor, negative_BN: Tensor) -> Tensor:
-    """Bayesian personalised ranking: taken items above sampled ones (Rendle et al. 2009); see `sampled_binary`."""
+    """Bayesian personalised ranking: positives above sampled negatives (Rendle et al. 2009); see `sampled_binary`."""
     return F.softplus(negative_BN - positive_B.unsqueeze(1)).mean()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fusion.attention import FusionError
+from fusion.projections import FusionError
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
-"""The two towers of a hybrid recommender: items from content and interactions, users from the items they took.
+"""The two towers of a hybrid recommender: items from content and interactions, users from their histories.
 
 The score of a user and an item is one dot product plus a bias of the item:
 
     content = fusion(tokens)                                      what an item looks and sounds like
     base    = content + id                                        plus what its audience knows beyond that
     vector  = (1 - s) * base + s * mean(base of its neighbours)   neighbours by content
-    user    = sum(weight * vector of the items taken) / sum(weight) ** p + null
+    user    = sum(weight * vectors of the history) / sum(weight) ** p + null
 
-An item that training offered to nobody has no id and a bias of its own kind (`cold_quantile`): it is ranked among all
-the others by its content. An item that joins later gets its vector in the same way, by `embed`, without training.
+A cold item, one without any training interaction, has no id and a bias of its own kind (`cold_quantile`): it is ranked
+among all the others by its content. An item that joins later gets its vector in the same way, by `embed`, without
+training.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fusion.attention import FUSIONS, Fused, Fusion, FusionError
+from fusion.attention import FUSIONS
+from fusion.base import Fused, Fusion
 from fusion.neighbours import ContentNeighbours, NeighbourGraph
+from fusion.projections import FusionError
 from fusion.token_table import TokenTable
 
 
@@ -159,22 +162,22 @@ class HybridTower(Tower):
     Args:
         fusion: makes the content vectors.
         popularity_I: training examples of each item, where the learned biases start.
-        offered_I: bool, the items that stand in training; the others have neither id nor learned bias.
+        trained_I: bool, the items that stand in training; the others have neither id nor learned bias.
         neighbours: the neighbours of the catalog's items.
         smoothing: s above; 0 for none. Items without neighbours are not smoothed.
         history_power: p above; 1 is the mean of a history, 0 its sum.
-        id_dropout: how often an item's id is hidden in training, so that its content learns to stand alone.
+        id_dropout: how often an item's id is excluded in training, so that its content learns to stand alone.
         use_ids: whether items have ids at all.
     """
 
-    offered_I: Tensor
+    trained_I: Tensor
     cold_quantile: Tensor
 
     def __init__(
         self,
         fusion: Fusion,
         popularity_I: NDArray[np.integer],
-        offered_I: NDArray[np.bool_],
+        trained_I: NDArray[np.bool_],
         neighbours: ContentNeighbours,
         *,
         smoothing: float,
@@ -183,13 +186,13 @@ class HybridTower(Tower):
         use_ids: bool = True,
     ) -> None:
         super().__init__()
-        if not offered_I.any():
-            raise FusionError("no item has been taken by anyone: there is nothing to learn a ranking from")
+        if not trained_I.any():
+            raise FusionError("there is no interaction with any item: there is nothing to learn a ranking from")
         self.fusion = fusion
         self.smoothing = smoothing
         self.history_power = history_power
         self.id_dropout = id_dropout
-        self.register_buffer("offered_I", torch.as_tensor(offered_I, dtype=torch.bool))
+        self.register_buffer("trained_I", torch.as_tensor(trained_I, dtype=torch.bool))
         self.register_buffer("cold_quantile", torch.tensor(0.9))
         self.bias_I = nn.Parameter(torch.as_tensor(popularity_I, dtype=torch.float32).log1p())
         self.null_D = nn.Parameter(torch.randn(fusion.dim) * 0.03)
@@ -201,16 +204,16 @@ class HybridTower(Tower):
         content_ID, fused = self.content(table)
         base_ID = content_ID
         if self.ids_ID is not None:
-            known_I1 = self.offered_I.unsqueeze(1)
+            known_I1 = self.trained_I.unsqueeze(1)
             if self.training and self.id_dropout:
                 known_I1 = known_I1 & (torch.rand_like(self.bias_I) >= self.id_dropout).unsqueeze(1)
             base_ID = base_ID + self.ids_ID * known_I1
         vectors_ID = self._smooth(base_ID, base_ID, self._graph())
-        return Items(vectors_ID, torch.where(self.offered_I, self.bias_I, self.cold_bias()), base_ID, fused)
+        return Items(vectors_ID, torch.where(self.trained_I, self.bias_I, self.cold_bias()), base_ID, fused)
 
     def cold_bias(self) -> Tensor:
-        """The bias of items that nobody was offered: a quantile of the learned ones."""
-        return self.bias_I.detach()[self.offered_I].quantile(self.cold_quantile)
+        """The bias of cold items: a quantile of the learned ones."""
+        return self.bias_I.detach()[self.trained_I].quantile(self.cold_quantile)
 
     @torch.no_grad()
     def embed(self, table: TokenTable, base_ID: Tensor) -> Items:

@@ -178,7 +178,7 @@ def wav2vec2(folder: Path, device: torch.device, quick: bool) -> Contest:
     def plain(size: int) -> torch.Tensor:
         with torch.inference_mode():
             layers = [model(part, output_hidden_states=True).hidden_states[1:] for part in inputs_NS.split(size)]
-            return torch.cat([torch.stack([hidden.mean(dim=1) for hidden in part]).mean(dim=0) for part in layers])
+            return torch.cat([torch.stack([excluded.mean(dim=1) for excluded in part]).mean(dim=0) for part in layers])
 
     size = fastest_size(plain, (1, min(count, 32)))
     ours = lambda: encoder.encode(windows_NS)  # noqa: E731

@@ -20,7 +20,8 @@ import torch
 from benching import median_ms, print_table, take_turns, write_report
 from torch import Tensor, nn
 
-from fusion.attention import FUSIONS, Fusion
+from fusion.attention import FUSIONS
+from fusion.base import Fusion
 from fusion.objectives import full_softmax
 
 WIDTHS = {"visual": 512, "audio": 768, "text": 384}

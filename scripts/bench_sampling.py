@@ -24,9 +24,9 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from bench_decode import SUFFIXES, frames_of, write_video
 from benching import describe_machine, print_table
 from make_random_checkpoint import write_clip
+from reference_clips import SUFFIXES, frames_of, write_video
 
 from encoders.base import VisualEncoder, load_encoder
 from mmrec.media import MAX_FRAMES, FramePlan, FrameSampling, decode_media

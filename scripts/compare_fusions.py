@@ -6,8 +6,8 @@
 Every fit is one line of DIR/fits.jsonl, and a fit that stands there is not done again: a run that was stopped goes on.
 DIR/fusions.md has the table, means and standard deviations over seeds; DIR/fusions.png the plot.
 
-Each line has Recall@20 and NDCG@20 over all items; the same for items that nobody took in training, among all items
-and among themselves; what is left of Recall@20 when a modality is taken from all items after the fit (`dropped`); and
+Each line has Recall@20 and NDCG@20 over all items; the same for cold items among all items and among
+themselves; what is left of Recall@20 when a modality is taken from all items after the fit (`dropped`); and
 with `--kind COLUMN` the share of the five nearest items that are of an item's own kind, by that column of the catalog.
 `alignment` is the objective that needs no interactions: items by content alone, users the mean of their history.
 """
@@ -57,7 +57,7 @@ class Data:
     kinds: list[str] | None
 
     @property
-    def offered_I(self) -> np.ndarray:
+    def trained_I(self) -> np.ndarray:
         return np.bincount(self.train.item_rows, minlength=len(self.table)) > 0
 
 
@@ -228,7 +228,7 @@ def judge(tower: Tower, table: TokenTable, data: Data) -> Outcome:
     ranker = Ranker(vectors_ID, bias_I)
     rows_UK, _ = ranker.top_k(users_UD, K, exclude_UI=history_UI)
     metrics = rank_metrics(rows_UK, relevant_UI, [K])
-    cold_I = ~data.offered_I
+    cold_I = ~data.trained_I
     cold_UI = sp.csr_array(relevant_UI.multiply(cold_I[None]))
     cold_UI.eliminate_zeros()
     cold_users = np.flatnonzero(np.diff(cold_UI.indptr))

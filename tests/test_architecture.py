@@ -44,7 +44,7 @@ HOMES = {
     "flask": ("mmrec.service",),
 }
 """The rooms or files that alone may import a library."""
-ENDINGS = ("print", "exit", "quit", "sys.exit", "os._exit", "logging.basicConfig")
+ENDINGS = ("print", "exit", "quit", "sys.exit", "logging.basicConfig")
 HEAVY = (
     "torch",
     "av",
@@ -110,7 +110,7 @@ def top(name: str) -> str:
 
 
 def room(name: str) -> str:
-    """The room of one of mmrec's modules; empty for the package itself, which stands above all rooms, and for others."""
+    """The room of one of mmrec's modules; empty for others, and for the package itself."""
     return "" if top(name) != "mmrec" or name in ("mmrec", "mmrec.__main__") else name.split(".")[1]
 
 

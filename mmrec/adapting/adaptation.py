@@ -1,8 +1,8 @@
 """Adapting the encoders of a preset to a catalog: from its media, through the encoders and a fusion, and back.
 
-The modalities of an item are drawn to each other and away from other items'; with interactions, items that the same
-user took are drawn together as well. The fusion serves the training alone: what remains is a preset with the encoders
-as they became, for `embed` and `fit` to go on with.
+Training is contrastive: the modalities of an item are positives of each other, those of other items negatives; with
+interactions, items of one user's history are positives as well. The fusion serves the training alone: what remains is a
+preset with the encoders as they became, for `embed` and `fit` to go on with.
 
 However large a batch, a step needs the memory of a few parts: the gradient of the loss by the tokens is kept, and the
 parts are encoded once more to carry it on to the weights (gradient caching, Gao et al. 2021).
@@ -29,7 +29,7 @@ from encoders.tuning import Tunable, add_adapter, save_adapter
 from fusion.attention import CrossModalFusion
 from fusion.objectives import full_softmax, modality_alignment
 from fusion.token_table import TokenTable
-from mmrec.adapting.training_data import Batch, Lessons, Material, Parts, decode_material
+from mmrec.adapting.training_data import Batch, CatalogMedia, Parts, TrainingBatches, decode_catalog
 from mmrec.catalog import read_catalog
 from mmrec.embedding import DecodeLimits, PresetEncoders, load_preset, load_preset_encoders
 from mmrec.errors import EncoderError, MMRecError
@@ -95,7 +95,7 @@ def adapt(
     one machine.
 
     Args:
-        interactions: of training alone: each item is compared with another one that the same user took.
+        interactions: of training alone: each item is compared with another one of the same user's history.
         train: "adapters" trains and writes LoRA adapters of `rank`; "all" trains all weights and writes checkpoints.
         batch_size: items that are told apart in one step; more make it harder.
         learning_rate: of the encoders; by default `LEARNING_RATES`.
@@ -112,27 +112,27 @@ def adapt(
     panel = load_preset_encoders(load_preset(preset), device=device, precision="float32", allow_pickle=allow_pickle)
     _refuse_what_cannot_be_adapted(panel, train)
     manifest = read_catalog(catalog, media_root=media_root)
-    material = decode_material(manifest.items(), panel, limits or DecodeLimits(), memory_bytes)
-    taken_UI = None if interactions is None else read_catalog_interactions(interactions, material.item_ids).matrix()
-    lessons = Lessons(material, taken_UI, batch_size, seed)
+    media = decode_catalog(manifest.items(), panel, limits or DecodeLimits(), memory_bytes)
+    interactions_UI = None if interactions is None else read_catalog_interactions(interactions, media.item_ids).matrix()
+    training_batches = TrainingBatches(media, interactions_UI, batch_size, seed)
     torch.manual_seed(seed)
     try:
-        learners = _learners(panel, material, train, rank)
-        trainer = _Trainer(panel, material, learners, learning_rate or LEARNING_RATES[train], seed)
-        trainer.fit_fusion(lessons)
+        trainables = _trainables(panel, media, train, rank)
+        trainer = _Trainer(panel, media, trainables, learning_rate or LEARNING_RATES[train], seed)
+        trainer.fit_fusion(training_batches)
         losses = []
         for epoch in range(1, epochs + 1):
-            losses.append(trainer.run_epoch(lessons, epoch))
+            losses.append(trainer.run_epoch(training_batches, epoch))
             if progress is not None:
                 progress(epoch, losses[-1])
     except torch.OutOfMemoryError as error:
         raise MMRecError(f"the device ran out of memory; a smaller encoder or device 'cpu' may do: {error}") from error
     return AdaptReport(
-        preset=_write(folder, panel, learners),
+        preset=_write(folder, panel, trainables),
         catalog_items=manifest.num_items,
-        items=len(lessons.rows),
-        reasons=dict(sorted(material.reasons.items())),
-        parameters={m: sum(p.numel() for p in learner.parameters) for m, learner in learners.items()},
+        items=len(training_batches.rows),
+        reasons=dict(sorted(media.reasons.items())),
+        parameters={m: sum(p.numel() for p in trainable.parameters) for m, trainable in trainables.items()},
         losses=losses,
         seconds=time.perf_counter() - start,
     )
@@ -173,7 +173,7 @@ def _refuse_what_cannot_be_adapted(panel: PresetEncoders, train: Train) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Learner:
+class _TrainableEncoder:
     """An encoder in training, and its adapter if only that is trained."""
 
     encoder: Tunable
@@ -184,20 +184,22 @@ class _Learner:
         return [p for p in self.encoder.network.parameters() if p.requires_grad]
 
 
-def _learners(panel: PresetEncoders, material: Material, train: Train, rank: int) -> dict[Modality, _Learner]:
-    learners = {}
-    for modality in material.modalities:
+def _trainables(
+    panel: PresetEncoders, media: CatalogMedia, train: Train, rank: int
+) -> dict[Modality, _TrainableEncoder]:
+    trainables = {}
+    for modality in media.modalities:
         encoder = panel.encoders[modality]
         if isinstance(encoder, Tunable):
-            example = next(iter(material.parts[modality].values())).data[:1]
+            example = next(iter(media.parts[modality].values())).data[:1]
             try:
                 adapter = add_adapter(encoder, _stacked(example), rank) if train == "adapters" else None
             except LoadError as error:
                 raise EncoderError(str(error)) from error
-            learners[modality] = _Learner(encoder, adapter)
-    if not learners:
+            trainables[modality] = _TrainableEncoder(encoder, adapter)
+    if not trainables:
         raise MMRecError("no item has content for an encoder that can be adapted")
-    return learners
+    return trainables
 
 
 def _stacked(parts: list[Any]) -> Any:
@@ -230,17 +232,17 @@ class _Trainer:
     def __init__(
         self,
         panel: PresetEncoders,
-        material: Material,
-        learners: Mapping[Modality, _Learner],
+        media: CatalogMedia,
+        trainables: Mapping[Modality, _TrainableEncoder],
         learning_rate: float,
         seed: int,
     ) -> None:
-        self._panel, self._material, self._learners = panel, material, learners
+        self._panel, self._material, self._trainables = panel, media, trainables
         self._random = np.random.default_rng(seed)
-        encoder_parameters = [p for learner in learners.values() for p in learner.parameters]
+        encoder_parameters = [p for trainable in trainables.values() for p in trainable.parameters]
         self._device = encoder_parameters[0].device
-        self._fusion = CrossModalFusion({m: panel.encoders[m].dim for m in material.modalities}).to(self._device)
-        self._frozen = {m: self._vectors_of(m) for m in material.modalities if m not in learners}
+        self._fusion = CrossModalFusion({m: panel.encoders[m].dim for m in media.modalities}).to(self._device)
+        self._frozen = {m: self._vectors_of(m) for m in media.modalities if m not in trainables}
         groups = [
             {"params": encoder_parameters, "lr": learning_rate},
             {"params": list(self._fusion.parameters()), "lr": FUSION_LEARNING_RATE},
@@ -256,7 +258,7 @@ class _Trainer:
             for row, own in self._material.parts[modality].items()
         }
 
-    def fit_fusion(self, lessons: Lessons) -> None:
+    def fit_fusion(self, training_batches: TrainingBatches) -> None:
         """Fit the fusion to the encoders as they are, so that its first guesses do not lead them astray."""
         rows = np.arange(len(self._material.item_ids))
         chosen = self._choose(rows)
@@ -264,18 +266,18 @@ class _Trainer:
         self._fusion.calibrate(table.tokens, table.masks)
         optimizer = torch.optim.AdamW(self._fusion.parameters(), lr=FUSION_LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         for _ in range(FUSION_EPOCHS):
-            for batch in lessons.batches():
+            for batch in training_batches.batches():
                 optimizer.zero_grad()
                 torch.autograd.backward(self._loss(table.select(torch.from_numpy(batch.rows)), batch))
                 optimizer.step()
 
-    def run_epoch(self, lessons: Lessons, epoch: int) -> float:
+    def run_epoch(self, training_batches: TrainingBatches, epoch: int) -> float:
         """One step for each batch; the mean loss."""
-        return float(np.mean([self._step(batch, epoch) for batch in lessons.batches()]))
+        return float(np.mean([self._step(batch, epoch) for batch in training_batches.batches()]))
 
     def _step(self, batch: Batch, epoch: int) -> float:
         chosen = self._choose(batch.rows)
-        vectors = {m: self._encode(m, own).requires_grad_(m in self._learners) for m, own in chosen.items()}
+        vectors = {m: self._encode(m, own).requires_grad_(m in self._trainables) for m, own in chosen.items()}
         self._optimizer.zero_grad()
         loss = self._loss(_padded(vectors, chosen, len(batch.rows)), batch)
         torch.autograd.backward(loss)
@@ -317,25 +319,25 @@ class _Trainer:
             return torch.stack(chosen.parts)
         vectors_ND = torch.empty(len(chosen.parts), self._panel.encoders[modality].dim, device=self._device)
         for rows, batch in chosen.chunks(PARTS_AT_ONCE[modality]):
-            vectors_ND[rows] = self._learners[modality].encoder.forward(batch)
+            vectors_ND[rows] = self._trainables[modality].encoder.forward(batch)
         return vectors_ND
 
     def _carry_on(self, modality: Modality, chosen: _Chosen, gradient_ND: Tensor) -> None:
         """Encode again, and pass the gradient by the vectors on to the weights."""
         for rows, batch in chosen.chunks(PARTS_AT_ONCE[modality]):
-            torch.autograd.backward(self._learners[modality].encoder.forward(batch), gradient_ND[rows])
+            torch.autograd.backward(self._trainables[modality].encoder.forward(batch), gradient_ND[rows])
 
     def _loss(self, table: TokenTable, batch: Batch) -> Tensor:
         fused = self._fusion(table.tokens, table.masks, table.times)
         there = {modality: mask_BT.any(1) for modality, mask_BT in table.masks.items()}
         loss = modality_alignment(fused.modality_vectors, there, TEMPERATURE)
-        if not len(batch.targets_Q):
+        if not len(batch.anchors_Q):
             return loss
         return loss + full_softmax(
-            fused.vectors_BD[batch.companions_Q] / TEMPERATURE,
-            fused.vectors_BD[batch.targets_Q],
-            torch.arange(len(batch.targets_Q), device=self._device),
-            hidden=(batch.hidden[:, 0].to(self._device), batch.hidden[:, 1].to(self._device)),
+            fused.vectors_BD[batch.positives_Q] / TEMPERATURE,
+            fused.vectors_BD[batch.anchors_Q],
+            torch.arange(len(batch.anchors_Q), device=self._device),
+            excluded=(batch.excluded[:, 0].to(self._device), batch.excluded[:, 1].to(self._device)),
         )
 
 
@@ -353,7 +355,7 @@ def _padded(vectors: Mapping[Modality, Tensor], chosen: Mapping[Modality, _Chose
     return TokenTable(tokens, masks, times)
 
 
-def _write(folder: Path, panel: PresetEncoders, learners: Mapping[Modality, _Learner]) -> Path:
+def _write(folder: Path, panel: PresetEncoders, trainables: Mapping[Modality, _TrainableEncoder]) -> Path:
     """The adapters or checkpoints, and then the preset that names them."""
     values: dict[str, Any] = {
         "summary": f"{panel.preset.name}, adapted",
@@ -364,25 +366,27 @@ def _write(folder: Path, panel: PresetEncoders, learners: Mapping[Modality, _Lea
     path = folder / "preset.yaml"
     try:
         for modality in panel.encoders:
-            values[modality] = _write_encoder(panel, modality, learners.get(modality), folder / modality)
+            values[modality] = _write_encoder(panel, modality, trainables.get(modality), folder / modality)
         path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     except OSError as error:
         raise MMRecError(f"{folder} cannot be written: {error}") from error
     return path
 
 
-def _write_encoder(panel: PresetEncoders, modality: Modality, learner: _Learner | None, folder: Path) -> dict[str, Any]:
+def _write_encoder(
+    panel: PresetEncoders, modality: Modality, trainable: _TrainableEncoder | None, folder: Path
+) -> dict[str, Any]:
     """Write what was trained of an encoder; what a preset says of it."""
     spec = panel.specs[modality].as_dict()
     for name in {"checkpoint", "pretrained", "adapter"} & set(spec):
         spec[name] = _wherever_named(spec[name])
-    if learner is None:
+    if trainable is None:
         return spec
     folder.mkdir()
-    if learner.adapter is not None:
-        save_adapter(learner.adapter, folder)
+    if trainable.adapter is not None:
+        save_adapter(trainable.adapter, folder)
         return {**spec, "adapter": str(folder)}
-    learner.encoder.save_checkpoint(folder)
+    trainable.encoder.save_checkpoint(folder)
     replaced = {"pretrained", "revision", "adapter", "allow_pickle"}
     return {**{name: value for name, value in spec.items() if name not in replaced}, "checkpoint": str(folder)}
 

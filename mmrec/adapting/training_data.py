@@ -30,7 +30,7 @@ class Parts:
 
 
 @dataclass(slots=True)
-class Material:
+class CatalogMedia:
     """All items, in the order of the catalog; `parts[modality][row]` where an item has that modality.
 
     `reasons` counts why modalities are missing or incomplete.
@@ -58,23 +58,25 @@ class _Task:
     row: int
 
 
-def decode_material(items: Iterable[Item], panel: PresetEncoders, limits: DecodeLimits, memory_bytes: int) -> Material:
+def decode_catalog(
+    items: Iterable[Item], panel: PresetEncoders, limits: DecodeLimits, memory_bytes: int
+) -> CatalogMedia:
     """Decode all media once. Raises `MMRecError` where frames and windows take more than `memory_bytes`."""
     tasks = [_Task(item, row) for row, item in enumerate(items)]
-    material = Material([task.item.item_id for task in tasks], {modality: {} for modality in panel.encoders})
+    media = CatalogMedia([task.item.item_id for task in tasks], {modality: {} for modality in panel.encoders})
     used_bytes = 0
-    for done, (task, media) in enumerate(decode_items(tasks, panel.frames, panel.sound, limits), start=1):
-        for modality, parts in _parts_of(task.item, media, panel):
-            material.parts[modality][task.row] = parts
+    for done, (task, decoded) in enumerate(decode_items(tasks, panel.frames, panel.sound, limits), start=1):
+        for modality, parts in _parts_of(task.item, decoded, panel):
+            media.parts[modality][task.row] = parts
             used_bytes += sum(part.nbytes for part in parts.data if isinstance(part, np.ndarray))
-        problems = {"visual": media.visual_problem, "audio": media.audio_problem}
-        material.reasons.update(p.reason.value for m, p in problems.items() if p is not None and m in panel.encoders)
+        problems = {"visual": decoded.visual_problem, "audio": decoded.audio_problem}
+        media.reasons.update(p.reason.value for m, p in problems.items() if p is not None and m in panel.encoders)
         if used_bytes > memory_bytes:
             raise MMRecError(
                 f"the media of {done} of {len(tasks)} items take more than {memory_bytes / 2**30:.3g} GiB: adapt to a "
                 "part of the catalog, take fewer frames and windows in the preset, or allow more memory"
             )
-    return material
+    return media
 
 
 def _parts_of(item: Item, media: DecodedMedia, panel: PresetEncoders) -> Iterator[tuple[Modality, Parts]]:
@@ -94,73 +96,73 @@ def _middles(spans: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B items of a step, as `rows` of the material.
+    """B items of a step, as `rows` of the media.
 
-    `targets_Q` are places in the batch of items that a user took, `companions_Q` places of other items that the same
-    user took. `hidden` are pairs `(query, target)` `(N, 2)` in Q that the user took as well, so that they do not count.
+    `anchors_Q` are places in the batch of items of a user's history, `positives_Q` places of other items of the same
+    history. `excluded` are pairs `(query, anchor)` `(N, 2)` in Q of that history as well, which are no negatives.
     """
 
     rows: NDArray[np.int64]
-    targets_Q: Tensor
-    companions_Q: Tensor
-    hidden: Tensor
+    anchors_Q: Tensor
+    positives_Q: Tensor
+    excluded: Tensor
 
 
-class Lessons:
+class TrainingBatches:
     """The batches of an epoch: each item that there is something to learn from, once, in another order every time.
 
-    These are the items with two modalities, and those that a user took together with another one, with interactions
-    `taken_UI`. A batch has `batch_size` items or some more, and as many companions at most.
+    These are the items with two modalities, and those that share a user with another one, by the interactions
+    `interactions_UI`. A batch has `batch_size` items or some more, and as many positives at most.
 
     Raises `MMRecError` where there is nothing to learn from.
     """
 
-    def __init__(self, material: Material, taken_UI: sp.csr_array | None, batch_size: int, seed: int) -> None:
-        count_I = material.num_modalities_I
-        self._taken_UI = _together(taken_UI, count_I > 0)
-        self._takers_IU = sp.csr_array(self._taken_UI.T)
+    def __init__(self, media: CatalogMedia, interactions_UI: sp.csr_array | None, batch_size: int, seed: int) -> None:
+        count_I = media.num_modalities_I
+        self._interactions_UI = _together(interactions_UI, count_I > 0)
+        self._users_IU = sp.csr_array(self._interactions_UI.T)
         self._batch_size = batch_size
         self._random = np.random.default_rng(seed)
-        taken_I = np.diff(self._takers_IU.indptr) > 0
-        self.rows = np.flatnonzero((count_I > 1) | taken_I)
-        if taken_UI is not None and not taken_I.any():
-            raise MMRecError("no user took two items that have any content: leave the interactions out")
-        if taken_UI is None and len(self.rows) < 2:
+        shared_I = np.diff(self._users_IU.indptr) > 0
+        self.rows = np.flatnonzero((count_I > 1) | shared_I)
+        if interactions_UI is not None and not shared_I.any():
+            raise MMRecError("no user interacted with two items that have any content: leave the interactions out")
+        if interactions_UI is None and len(self.rows) < 2:
             raise MMRecError(
-                f"{len(self.rows)} of {len(count_I)} items have content in two of {', '.join(material.parts)}: "
+                f"{len(self.rows)} of {len(count_I)} items have content in two of {', '.join(media.parts)}: "
                 "without interactions, two such items at least are needed to learn from"
             )
 
     def batches(self) -> Iterator[Batch]:
         order = self._random.permutation(self.rows)
         for rows in np.array_split(order, max(1, len(order) // self._batch_size)):
-            yield self._with_companions(rows)
+            yield self._with_positives(rows)
 
-    def _with_companions(self, rows: NDArray[np.int64]) -> Batch:
-        targets = [place for place, row in enumerate(rows) if len(_of(self._takers_IU, row))]
-        taken = [_of(self._taken_UI, self._random.choice(_of(self._takers_IU, rows[place]))) for place in targets]
-        companions = [self._random.choice(own[own != rows[place]]) for place, own in zip(targets, taken, strict=True)]
-        hidden = [
+    def _with_positives(self, rows: NDArray[np.int64]) -> Batch:
+        targets = [place for place, row in enumerate(rows) if len(_of(self._users_IU, row))]
+        taken = [_of(self._interactions_UI, self._random.choice(_of(self._users_IU, rows[place]))) for place in targets]
+        positives = [self._random.choice(own[own != rows[place]]) for place, own in zip(targets, taken, strict=True)]
+        excluded = [
             (query, other)
             for query, own in enumerate(taken)
             for other in np.flatnonzero(np.isin(rows[targets], own))
             if other != query
         ]
-        rows = np.concatenate([rows, np.setdiff1d(np.array(companions, np.int64), rows)])
+        rows = np.concatenate([rows, np.setdiff1d(np.array(positives, np.int64), rows)])
         places = {int(row): place for place, row in enumerate(rows)}
         return Batch(
             rows=rows,
-            targets_Q=torch.tensor(targets, dtype=torch.long),
-            companions_Q=torch.tensor([places[int(row)] for row in companions], dtype=torch.long),
-            hidden=torch.tensor(hidden, dtype=torch.long).reshape(-1, 2),
+            anchors_Q=torch.tensor(targets, dtype=torch.long),
+            positives_Q=torch.tensor([places[int(row)] for row in positives], dtype=torch.long),
+            excluded=torch.tensor(excluded, dtype=torch.long).reshape(-1, 2),
         )
 
 
-def _together(taken_UI: sp.csr_array | None, there_I: NDArray[np.bool_]) -> sp.csr_array:
-    """Who took what, among the items that are there and the users who took two of them."""
-    if taken_UI is None:
+def _together(interactions_UI: sp.csr_array | None, there_I: NDArray[np.bool_]) -> sp.csr_array:
+    """Interactions with items that have content, of users with two of them."""
+    if interactions_UI is None:
         return sp.csr_array((0, len(there_I)), dtype=np.float32)
-    there_UI = sp.csr_array(taken_UI @ sp.diags_array(there_I.astype(np.float32)))
+    there_UI = sp.csr_array(interactions_UI @ sp.diags_array(there_I.astype(np.float32)))
     there_UI.eliminate_zeros()
     return sp.csr_array(there_UI[np.diff(there_UI.indptr) > 1])
 

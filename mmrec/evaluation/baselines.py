@@ -41,7 +41,7 @@ class Baseline(ABC):
         self.arrays: dict[str, NDArray[Any]] = {}
 
     def fit(self, train_UI: sp.csr_array) -> Self:
-        """Learns from who took what; at least one interaction, all weights positive and finite."""
+        """Fits to weighted interactions; at least one interaction, all weights positive and finite."""
         if not train_UI.nnz:
             raise BaselineError("there are no interactions to learn from")
         if not (np.isfinite(train_UI.data) & (train_UI.data > 0)).all():
@@ -134,7 +134,7 @@ class Popularity(Baseline):
 
 
 class ItemNeighbours(Baseline):
-    """Item k-nearest-neighbours by the cosine of who took them.
+    """Item k-nearest-neighbours by the cosine of the users who interacted with them.
 
     Args:
         neighbours: how many each item keeps.

@@ -1,4 +1,4 @@
-"""Who took what: interactions read from CSV, JSONL or Parquet, and written again.
+"""Interactions: read from CSV, JSONL or Parquet, and written again.
 
 >>> interactions = read_interactions("interactions.csv")                    # doctest: +SKIP
 >>> interactions.matrix().shape                                             # doctest: +SKIP
@@ -165,7 +165,7 @@ def make_interactions(
 
 
 def read_catalog_interactions(source: InteractionSource, item_ids: Sequence[str]) -> Interactions:
-    """Interactions with these items; `InteractionError` where others are taken."""
+    """Interactions with these items; `InteractionError` where others are named."""
     if not isinstance(source, Interactions):
         return read_interactions(source, item_ids=item_ids)
     aligned = align(source, user_ids=(), item_ids=item_ids)

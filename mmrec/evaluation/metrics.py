@@ -113,7 +113,7 @@ def catalog_metrics(
     - `coverage`: share of all items that stand in at least one list.
     - `gini`: inequality of how often items are recommended; 0 all alike, towards 1 all places to one item.
     - `average_popularity`: mean number of training interactions of the recommended items.
-    - `novelty`: mean of -log2 of the share of users that took the item in training, in bits; items nobody took count as
+    - `novelty`: mean of -log2 of the share of users with the item in their history, in bits; cold items count as
       if half a user had.
     - `diversity`: mean over lists of the mean cosine distance between two of their items; needs `vectors_ID`.
 

@@ -1,4 +1,4 @@
-"""Judging a recommender: full rankings against what was held out, for all items and for those that nobody took yet."""
+"""Evaluation of a recommender: full rankings against held-out interactions, of all items and of cold ones."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def evaluate_rankings(
     users_UD: NDArray[np.float32],
     history_UI: sp.csr_array,
     relevant_UI: sp.csr_array,
-    offered_I: NDArray[np.bool_],
+    trained_I: NDArray[np.bool_],
     train_UI: sp.csr_array,
     ks: Sequence[int],
     baselines: Sequence[str],
 ) -> dict[str, Any]:
-    """Metrics of users with something held out, who are not offered what stands in their history.
+    """Metrics of users with something held out, ranked without the items of their histories.
 
     Returns `recall@20` and so on (means over users), `intervals` (bootstrap, 95 %), `catalog` (coverage, novelty,
     popularity, and diversity of lists longer than one), `by_history` (by a user's number of interactions in training),
@@ -61,7 +61,7 @@ def evaluate_rankings(
         "catalog": catalog_metrics(rows_UK, popularity_I, train_UI.shape[0], vectors_ID if max(ks) > 1 else None),
         "by_history": by_user_group(metrics, groups_U),
         "by_popularity": recall_by_item_group(rows_UK, relevant_UI, count_groups(popularity_I), max(ks)),
-        "cold_items": _cold_metrics(ranker, users_UD, history_UI, relevant_UI, ~offered_I, rows_UK),
+        "cold_items": _cold_metrics(ranker, users_UD, history_UI, relevant_UI, ~trained_I, rows_UK),
         "baselines": {
             name: _compare_with(BASELINES[name]().fit(train_UI), history_UI, relevant_UI, metrics, ks)
             for name in baselines
@@ -104,7 +104,7 @@ def _cold_metrics(
     cold_I: NDArray[np.bool_],
     rows_UK: NDArray[np.int64],
 ) -> dict[str, float]:
-    """Recall of the held-out items that nobody took in training: among all items, and among their own kind."""
+    """Recall of the held-out cold items, which training does not know: among all items, and among their own kind."""
     cold_UI = sp.csr_array(relevant_UI.multiply(cold_I[None].astype(np.float32)))
     cold_UI.eliminate_zeros()
     users = np.flatnonzero(np.diff(cold_UI.indptr))

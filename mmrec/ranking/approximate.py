@@ -86,26 +86,26 @@ class ApproximateRanker(Ranker):
         self._index, self._recall = index, record["recall"]
 
     def _rank_block(
-        self, users_UE: Floats, k: int, hidden_UI: sp.csr_array | None, closed_I: NDArray[np.bool_]
+        self, users_UE: Floats, k: int, exclude_UI: sp.csr_array | None, disallowed_I: NDArray[np.bool_]
     ) -> tuple[Rows, Floats]:
         if self._index is None:
-            return super()._rank_block(users_UE, k, hidden_UI, closed_I)
-        rows_UC = self._find(users_UE, k, hidden_UI, closed_I)
+            return super()._rank_block(users_UE, k, exclude_UI, disallowed_I)
+        rows_UC = self._find(users_UE, k, exclude_UI, disallowed_I)
         rows_UK, scores_UK = self._sort_exactly(users_UE, rows_UC, k)
         short_N = np.flatnonzero(rows_UK[:, -1] < 0)
         if len(short_N):
-            hidden_NI = None if hidden_UI is None else hidden_UI[short_N]
-            rows_UK[short_N], scores_UK[short_N] = super()._rank_block(users_UE[short_N], k, hidden_NI, closed_I)
+            hidden_NI = None if exclude_UI is None else exclude_UI[short_N]
+            rows_UK[short_N], scores_UK[short_N] = super()._rank_block(users_UE[short_N], k, hidden_NI, disallowed_I)
         return rows_UK, scores_UK
 
-    def _find(self, users_UE: Floats, k: int, hidden_UI: sp.csr_array | None, closed_I: NDArray[np.bool_]) -> Rows:
+    def _find(self, users_UE: Floats, k: int, exclude_UI: sp.csr_array | None, disallowed_I: NDArray[np.bool_]) -> Rows:
         """The items nearest to each user that may be listed, `SPARE` more than asked for; -1 for none."""
         few = k + SPARE
-        most_hidden = 0 if hidden_UI is None else int(np.diff(hidden_UI.indptr).max(initial=0))
+        most_hidden = 0 if exclude_UI is None else int(np.diff(exclude_UI.indptr).max(initial=0))
         fetched = min(max(few, min(few + most_hidden, MOST_FETCHED)), self.num_items)
-        _, rows_UC = self._index.search(self._directions(users_UE), fetched, params=self._options(closed_I))
-        if hidden_UI is not None:
-            rows_UC[self._are_hidden(rows_UC, hidden_UI)] = -1
+        _, rows_UC = self._index.search(self._directions(users_UE), fetched, params=self._options(disallowed_I))
+        if exclude_UI is not None:
+            rows_UC[self._are_hidden(rows_UC, exclude_UI)] = -1
         order_UC = np.argsort(rows_UC < 0, axis=1, kind="stable")[:, :few]
         found_UC: Rows = np.take_along_axis(rows_UC, order_UC, 1)
         return found_UC
@@ -117,19 +117,19 @@ class ApproximateRanker(Ranker):
         rows_UK, _ = self._sort_exactly(users_UE, rows_UC, exact_UK.shape[1])
         return float((exact_UK[:, :, None] == rows_UK[:, None, :]).any(2).mean())
 
-    def _options(self, closed_I: NDArray[np.bool_]) -> Any:
+    def _options(self, disallowed_I: NDArray[np.bool_]) -> Any:
         options = {"nprobe": self._index.nprobe}
-        if closed_I[: self.num_items].any():
-            options["sel"] = _faiss().IDSelectorBitmap(np.packbits(~closed_I, bitorder="little"))
+        if disallowed_I[: self.num_items].any():
+            options["sel"] = _faiss().IDSelectorBitmap(np.packbits(~disallowed_I, bitorder="little"))
         return _faiss().SearchParametersIVF(**options)
 
-    def _are_hidden(self, rows_UC: Rows, hidden_UI: sp.csr_array) -> NDArray[np.bool_]:
+    def _are_hidden(self, rows_UC: Rows, exclude_UI: sp.csr_array) -> NDArray[np.bool_]:
         import torch
 
-        from mmrec.ranking.pruning import Hidden
+        from mmrec.ranking.pruning import Exclusions
 
         users_P = torch.arange(len(rows_UC)).repeat_interleave(rows_UC.shape[1])
-        hidden_P = Hidden(hidden_UI, "cpu").holds(users_P, torch.from_numpy(rows_UC.ravel()))
+        hidden_P = Exclusions(exclude_UI, "cpu").holds(users_P, torch.from_numpy(rows_UC.ravel()))
         hidden_UC: NDArray[np.bool_] = hidden_P.numpy().reshape(rows_UC.shape)
         return hidden_UC
 

@@ -33,7 +33,7 @@ FEW_USERS = 12
 ALIGNED = 8  # bfloat16 numbers: matrix units read rows that start at multiples of 16 bytes
 
 
-class Hidden:
+class Exclusions:
     """Pairs of a user and an item that may not be listed together: every entry of a matrix, whatever its value."""
 
     def __init__(self, exclude_UI: sp.csr_array, device: str) -> None:
@@ -52,7 +52,7 @@ class Hidden:
         return self._items_N[low:high] - items.start, self._users_N[low:high]
 
     def holds(self, users_P: torch.Tensor, items_P: torch.Tensor) -> torch.Tensor:
-        """Which of these pairs `(P,)` are hidden."""
+        """Which of these pairs `(P,)` are exclusions."""
         if not len(self._pairs_N):
             return torch.zeros_like(users_P, dtype=torch.bool)
         pairs_P = users_P * self._num_items + items_P
@@ -70,7 +70,7 @@ class Best(NamedTuple):
     """For which users the rest holds; the others' rows mean nothing."""
 
 
-class Scan:
+class PruningPass:
     """Item vectors in one type, and how far a score from them may be from the true one.
 
     Args:
@@ -102,43 +102,45 @@ class Scan:
         of_centring = 2 * torch.finfo(torch.float32).eps * self.longest_item
         self.largest_loss = torch.stack(losses).amax(0) + of_centring
 
-    def top_k(self, users_UE: torch.Tensor, k: int, closed_I: NDArray[np.bool_], hidden: Hidden | None) -> Best:
-        """The best k items of each user, none of them closed (the padding must be) nor hidden from the user."""
+    def top_k(
+        self, users_UE: torch.Tensor, k: int, disallowed_I: NDArray[np.bool_], exclusions: Exclusions | None
+    ) -> Best:
+        """The best k items of each user, none of them disallowed (the padding must be) nor exclusions from the user."""
         group = group_size(len(self.items_IE), k)
-        maxima_UJ = self._group_maxima(users_UE, group, closed_I, hidden)
+        maxima_UJ = self._group_maxima(users_UE, group, disallowed_I, exclusions)
         groups_US, floor_U, settled_U = self._groups_left(users_UE, maxima_UJ, k)
-        closed = torch.from_numpy(closed_I).to(users_UE.device)
+        disallowed = torch.from_numpy(disallowed_I).to(users_UE.device)
         users_at_once = SIFTED_AT_ONCE[users_UE.device.type] // (groups_US.shape[1] * group * users_UE.shape[1] + 1) + 1
         parts = [
-            self._best_of_groups(users_UE, users, k, groups_US[users], group, floor_U[users], closed, hidden)
+            self._best_of_groups(users_UE, users, k, groups_US[users], group, floor_U[users], disallowed, exclusions)
             for users in torch.split(torch.arange(len(users_UE), device=users_UE.device), users_at_once)
         ]
         return Best(torch.cat([rows for rows, _ in parts]), torch.cat([scores for _, scores in parts]), settled_U)
 
     def _group_maxima(
-        self, users_UE: torch.Tensor, group: int, closed_I: NDArray[np.bool_], hidden: Hidden | None
+        self, users_UE: torch.Tensor, group: int, disallowed_I: NDArray[np.bool_], exclusions: Exclusions | None
     ) -> torch.Tensor:
         """The greatest score of each `group` neighbouring items `(U, I / group)`, in the fast type."""
         num_users, num_items = len(users_UE), len(self.items_IE)
         maxima_UJ = torch.empty((num_users, num_items // group), dtype=self.dtype, device=users_UE.device)
-        by_dots = self.dtype == torch.bfloat16 and users_UE.device.type == "cpu" and num_users <= FEW_USERS
+        by_dot_products = self.dtype == torch.bfloat16 and users_UE.device.type == "cpu" and num_users <= FEW_USERS
         users_UE = functional.pad(users_UE, (0, self.items_IE.shape[1] - users_UE.shape[1]))
-        users_UE = users_UE if by_dots else users_UE.to(self.dtype)
+        users_UE = users_UE if by_dot_products else users_UE.to(self.dtype)
 
         def fill(items: slice) -> None:
-            multiply = dot_products.score_all if by_dots else _multiply
+            multiply = dot_products.score_all if by_dot_products else _multiply
             scores_BU = multiply(self.items_IE[items], users_UE)
-            if closed_I[items].any():
-                closed_B = torch.from_numpy(closed_I[items]).to(users_UE.device)
-                scores_BU.masked_fill_(closed_B[:, None], -torch.inf)
-            if hidden is not None:
-                scores_BU[hidden.within(items)] = -torch.inf
+            if disallowed_I[items].any():
+                disallowed_B = torch.from_numpy(disallowed_I[items]).to(users_UE.device)
+                scores_BU.masked_fill_(disallowed_B[:, None], -torch.inf)
+            if exclusions is not None:
+                scores_BU[exclusions.within(items)] = -torch.inf
             maxima_UJ[:, items.start // group : items.stop // group] = scores_BU.view(-1, group, num_users).amax(1).T
 
-        scores_at_once = SCORES_OF_A_THREAD if by_dots else SCORES_AT_ONCE[users_UE.device.type]
+        scores_at_once = SCORES_OF_A_THREAD if by_dot_products else SCORES_AT_ONCE[users_UE.device.type]
         step = max(1, scores_at_once // (num_users * group)) * group
         blocks = [slice(start, min(start + step, num_items)) for start in range(0, num_items, step)]
-        if by_dots and self.items_IE.numel() * num_users > PRODUCTS_OF_A_THREAD:
+        if by_dot_products and self.items_IE.numel() * num_users > PRODUCTS_OF_A_THREAD:
             dot_products.on_all_cores(fill, blocks)
         else:
             for block in blocks:
@@ -169,17 +171,17 @@ class Scan:
         groups_NS: torch.Tensor,
         group: int,
         floor_N: torch.Tensor,
-        closed_I: torch.Tensor,
-        hidden: Hidden | None,
+        disallowed_I: torch.Tensor,
+        exclusions: Exclusions | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows and float64 scores `(N, k)` of some of the users, from their groups."""
         scores_NSG = score_groups(self.vectors_IE, users_UE[users_N], groups_NS, group)
         rows_NSG = groups_NS[:, :, None] * group + torch.arange(group, device=groups_NS.device)
         users_P, *places_P = (scores_NSG >= floor_N[:, None, None]).nonzero(as_tuple=True)
         rows_P, scores_P = rows_NSG[users_P, *places_P], scores_NSG[users_P, *places_P]
-        listed_P = ~closed_I[rows_P]
-        if hidden is not None:
-            listed_P &= ~hidden.holds(users_N[users_P], rows_P)
+        listed_P = ~disallowed_I[rows_P]
+        if exclusions is not None:
+            listed_P &= ~exclusions.holds(users_N[users_P], rows_P)
         users_P, rows_P, scores_P = users_P[listed_P], rows_P[listed_P], scores_P[listed_P]
         top = _as_rows(users_P, scores_P, len(users_N), k, -torch.inf).sort(dim=1, descending=True, stable=True)
         rows_NC = _as_rows(users_P, rows_P, len(users_N), k, -1)

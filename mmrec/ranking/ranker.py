@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     import torch
 
-    from mmrec.ranking.pruning import Scan
+    from mmrec.ranking.pruning import PruningPass
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -64,7 +64,7 @@ class Ranker:
         self.vectors_IE = np.zeros((-(-self.num_items // LARGEST_GROUP) * LARGEST_GROUP, width), np.float32)
         self.vectors_IE[: self.num_items, :-1], self.vectors_IE[: self.num_items, -1] = vectors_ID, bias_I
         self.device = device
-        self._scans: dict[torch.dtype, Scan] = {}
+        self._passes: dict[torch.dtype, PruningPass] = {}
 
     def top_k(
         self,
@@ -88,13 +88,13 @@ class Ranker:
             raise RankingError(
                 f"allowed items must be bool {(self.num_items,)}, got {allowed_I.dtype} {allowed_I.shape}"
             )
-        closed_I = np.ones(len(self.vectors_IE), np.bool_)
-        closed_I[: self.num_items] = False if allowed_I is None else ~allowed_I
+        disallowed_I = np.ones(len(self.vectors_IE), np.bool_)
+        disallowed_I[: self.num_items] = False if allowed_I is None else ~allowed_I
         rows_UK, scores_UK = np.full((len(users_UE), k), -1, np.int64), np.full((len(users_UE), k), -np.inf, np.float32)
         for start in range(0, len(users_UE) if k else 0, users_at_once := self._users_at_once(k)):
             block = slice(start, start + users_at_once)
-            hidden_UI = None if exclude_UI is None else exclude_UI[block]
-            rows_UK[block], scores_UK[block] = self._rank_block(users_UE[block], k, hidden_UI, closed_I)
+            exclude_UI = None if exclude_UI is None else exclude_UI[block]
+            rows_UK[block], scores_UK[block] = self._rank_block(users_UE[block], k, exclude_UI, disallowed_I)
         return rows_UK, scores_UK
 
     def rank_candidates(self, users_UD: Floats, candidates_UC: Rows, k: int) -> tuple[Rows, Floats]:
@@ -140,38 +140,38 @@ class Ranker:
         return max(1, min(USERS_AT_ONCE[kind], MAXIMA_AT_ONCE[kind] // max(num_groups, 1)))
 
     def _rank_block(
-        self, users_UE: Floats, k: int, hidden_UI: sp.csr_array | None, closed_I: NDArray[np.bool_]
+        self, users_UE: Floats, k: int, exclude_UI: sp.csr_array | None, disallowed_I: NDArray[np.bool_]
     ) -> tuple[Rows, Floats]:
         import torch
 
-        from mmrec.ranking.pruning import Hidden
+        from mmrec.ranking.pruning import Exclusions
 
         rows_UK, scores_UK = np.empty((len(users_UE), k), np.int64), np.empty((len(users_UE), k), np.float32)
         left_N = np.arange(len(users_UE))
-        for scan in self._each_scan():
+        for pruning_pass in self._each_pass():
             users = torch.from_numpy(users_UE[left_N]).to(self.device)
-            hidden = None if hidden_UI is None else Hidden(hidden_UI[left_N], self.device)
-            best = scan.top_k(users, k, closed_I, hidden)
+            exclusions = None if exclude_UI is None else Exclusions(exclude_UI[left_N], self.device)
+            best = pruning_pass.top_k(users, k, disallowed_I, exclusions)
             rows_UK[left_N], scores_UK[left_N] = best.rows_UK.cpu().numpy(), best.scores_UK.cpu().numpy()
             left_N = left_N[~best.settled_U.cpu().numpy()]
             if not len(left_N):
                 break
         for user in left_N.tolist():
-            rows_UK[user], scores_UK[user] = self._rank_in_float64(users_UE[user], user, k, hidden_UI, closed_I)
+            rows_UK[user], scores_UK[user] = self._rank_in_float64(users_UE[user], user, k, exclude_UI, disallowed_I)
         return rows_UK, scores_UK
 
-    def _each_scan(self) -> Iterator[Scan]:
-        """One scan after another, each wider than the one before, made when first wanted."""
+    def _each_pass(self) -> Iterator[PruningPass]:
+        """One pruning_pass after another, each wider than the one before, made when first wanted."""
         import torch
 
-        from mmrec.ranking.pruning import Scan, fast_types
+        from mmrec.ranking.pruning import PruningPass, fast_types
 
         for dtype in fast_types(self.device):
-            if dtype not in self._scans:
-                there = next(iter(self._scans.values()), None)
+            if dtype not in self._passes:
+                there = next(iter(self._passes.values()), None)
                 vectors = torch.from_numpy(self.vectors_IE).to(self.device) if there is None else there.vectors_IE
-                self._scans[dtype] = Scan(vectors, dtype)
-            yield self._scans[dtype]
+                self._passes[dtype] = PruningPass(vectors, dtype)
+            yield self._passes[dtype]
 
     def _sort_exactly(self, users_UE: Floats, rows_UC: Rows, k: int) -> tuple[Rows, Floats]:
         """The best k of each user's candidates by float64 score, equal ones by row."""
@@ -182,7 +182,7 @@ class Ranker:
         return np.take_along_axis(rows_UC, order_UK, 1), np.take_along_axis(scores_UC, order_UK, 1).astype(np.float32)
 
     def _rank_in_float64(
-        self, user_E: Floats, user: int, k: int, hidden_UI: sp.csr_array | None, closed_I: NDArray[np.bool_]
+        self, user_E: Floats, user: int, k: int, exclude_UI: sp.csr_array | None, disallowed_I: NDArray[np.bool_]
     ) -> tuple[Rows, Floats]:
         scores_I = np.concatenate(
             [
@@ -192,9 +192,9 @@ class Ranker:
                 for at in range(0, len(self.vectors_IE), ITEMS_AT_ONCE)
             ]
         )
-        scores_I[closed_I] = -np.inf
-        if hidden_UI is not None:
-            scores_I[hidden_UI.indices[hidden_UI.indptr[user] : hidden_UI.indptr[user + 1]]] = -np.inf
+        scores_I[disallowed_I] = -np.inf
+        if exclude_UI is not None:
+            scores_I[exclude_UI.indices[exclude_UI.indptr[user] : exclude_UI.indptr[user + 1]]] = -np.inf
         rows_K = np.argsort(-scores_I, kind="stable")[:k]
         scores_K = scores_I[rows_K]
         return np.where(np.isneginf(scores_K), -1, rows_K), scores_K.astype(np.float32)

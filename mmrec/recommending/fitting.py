@@ -13,8 +13,8 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from fusion.attention import FusionError
 from fusion.config import FitReport, FusionConfig, Hardware, TrainingError
+from fusion.projections import FusionError
 from fusion.token_table import TokenTable
 from fusion.tower import ContentTower, Tower
 from mmrec.errors import ModelError
@@ -56,7 +56,7 @@ class RecommenderConfig:
 
 @dataclass(frozen=True)
 class FitData:
-    """What a fit reads: the tokens of all items of a store, in the order of `item_ids`, and who took what.
+    """What a fit reads: the tokens of all items of a store, in the order of `item_ids`, and who interacted with what.
 
     `train` and `held_out` index `item_ids`; the users of `train` come first in both.
     """
@@ -127,7 +127,7 @@ def fit_files(
         vectors_ID=items.vectors_ID.numpy().astype(np.float32),
         bias_I=items.bias_I.numpy().astype(np.float32),
         base_ID=items.base_ID.numpy().astype(np.float32),
-        offered_I=_offered(data.train, len(data.item_ids)),
+        trained_I=_offered(data.train, len(data.item_ids)),
         interactions=data.train,
         encoders=_encoders(store),
         report=report,

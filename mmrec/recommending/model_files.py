@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 class ModelFiles:
     """What a recommender knows beside its tower, row by row of its items.
 
-    `base_ID`: `fusion.tower.Items.base_ID` of the items it was fitted to, which come first. `offered_I`: the items that
+    `base_ID`: `fusion.tower.Items.base_ID` of the items it was fitted to, which come first. `trained_I`: the items that
     stand in training. `interactions` None: fitted to content alone.
     """
 
@@ -40,7 +40,7 @@ class ModelFiles:
     vectors_ID: Floats
     bias_I: Floats
     base_ID: Floats
-    offered_I: NDArray[np.bool_]
+    trained_I: NDArray[np.bool_]
     interactions: Interactions | None
     encoders: dict[str, EncoderRecord]
     report: FitReport
@@ -53,7 +53,7 @@ class ModelFiles:
         self.catalog = [*self.catalog, *catalog]
         self.vectors_ID = np.vstack([self.vectors_ID, vectors_ID])
         self.bias_I = np.concatenate([self.bias_I, bias_I])
-        self.offered_I = np.concatenate([self.offered_I, np.zeros(len(item_ids), np.bool_)])
+        self.trained_I = np.concatenate([self.trained_I, np.zeros(len(item_ids), np.bool_)])
 
 
 def save_model(folder: str | os.PathLike[str], files: ModelFiles, tower: Tower, config: Mapping[str, Any]) -> None:
@@ -67,7 +67,7 @@ def save_model(folder: str | os.PathLike[str], files: ModelFiles, tower: Tower, 
         save_arrays({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path / "items.safetensors")
         rows = {
             "item_id": files.item_ids,
-            "offered": files.offered_I.tolist(),
+            "trained": files.trained_I.tolist(),
             "catalog": [json.dumps(row, ensure_ascii=False) for row in files.catalog],
         }
         pq.write_table(pa.table(rows), path / "items.parquet")
@@ -102,7 +102,7 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, Tower, dict[
             vectors_ID=arrays["vectors"],
             bias_I=arrays["bias"],
             base_ID=arrays["base"],
-            offered_I=rows["offered"].to_numpy(zero_copy_only=False) if rows.num_rows else np.zeros(0, np.bool_),
+            trained_I=rows["trained"].to_numpy(zero_copy_only=False) if rows.num_rows else np.zeros(0, np.bool_),
             interactions=_read_interactions(path, rows["item_id"].to_pylist()) if about["hybrid"] else None,
             encoders={modality: EncoderRecord(**record) for modality, record in about["encoders"].items()},
             report=FitReport(**about["report"]),

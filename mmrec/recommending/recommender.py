@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from encoders.base import EncoderError as TextError
-from encoders.base import TextEncoder
 from encoders.text import clean_text
 from fusion.config import FitReport, Hardware
 from fusion.token_table import TokenTable
 from fusion.tower import Tower, user_vectors
-from mmrec.embedding import load_recorded
-from mmrec.errors import EncoderError, ModelError
+from mmrec.errors import ModelError
 from mmrec.evaluation import (
     Interactions,
     InteractionSource,
@@ -37,11 +34,14 @@ from mmrec.evaluation import (
     read_catalog_interactions,
 )
 from mmrec.ranking import ApproximateRanker, Ranker, diversify, remove_index
+from mmrec.recommending.exploration import places_of_share, with_cold_items
+from mmrec.recommending.filters import Where, matching
 from mmrec.recommending.fitting import RecommenderConfig, catalog_rows, fit_files
 from mmrec.recommending.model_files import ModelFiles, load_model, save_model
 from mmrec.recommending.tokens import read_tokens
 from mmrec.recommending.users import recency_weights
-from mmrec.store import EncoderRecord, FeatureStore
+from mmrec.recommending.words import WordEncoder
+from mmrec.store import FeatureStore
 
 logger = logging.getLogger(__name__)
 
@@ -53,18 +53,17 @@ INDEX_USERS = 1000
 Ids = NDArray[np.str_]
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-Where = Mapping[str, Any]
 
 
 class Recommender:
-    """Item vectors, what is needed to make user vectors, and who took what. Made by `fit` or `load`."""
+    """Item vectors, what is needed to make user vectors, and who interacted with what. Made by `fit` or `load`."""
 
     def __init__(self, files: ModelFiles, tower: Tower, config: RecommenderConfig) -> None:
         self._files, self._tower, self.config = files, tower, config
         self._item_rows = {item_id: row for row, item_id in enumerate(files.item_ids)}
         self._ranker = Ranker(files.vectors_ID, files.bias_I)
         self._similar: Ranker | None = None
-        self._text_encoder: TextEncoder | None = None
+        self._words = WordEncoder(files.encoders.get("text"))
         self._history_UI = self._histories(files.interactions)
 
     # --- making, saving, loading --------------------------------------------------------------------------------------
@@ -178,7 +177,7 @@ class Recommender:
         vectors_ID = self._files.vectors_ID
         weighted = sp.csr_array(row)
         if text is not None and (words := clean_text(text)):
-            vectors_ID = np.vstack([vectors_ID, self._text_vector(words)])
+            vectors_ID = np.vstack([vectors_ID, self._embed(self._words.tokens(words))[0]])
             weighted = sp.hstack([weighted, sp.csr_array([[max(1.0, float(weighted.sum()))]])]).tocsr()
         vector_D: Floats = self._user_vectors(weighted, vectors_ID)[0]
         return vector_D
@@ -206,14 +205,14 @@ class Recommender:
         Args:
             users: ids, or float vectors `(U, D)` as `user_vector` makes them, `(D,)` for one. Unknown ids are ranked as
                 users without history, with a warning.
-            exclude_seen: leave out what a known user took in training.
+            exclude_seen: leave out the items of a known user's training history.
             exclude: items to leave out for everyone, as the history that a new user's vector was made of.
             where: column of the catalog -> a value, a collection of values, or a predicate; other items are left out.
                 Columns of one's own are compared as text; `tags`, a list, matches where any of its tags does.
             candidates: the only items that may be recommended.
             diversity: from 0 (by score alone) to 1, by maximal marginal relevance. By default 0, but for users without
                 history: they get what many take, spread over what there is (0.3).
-            explore_share: at least this share of the places goes to items that nobody took in training. Where fewer
+            explore_share: at least this share of the places goes to items that training does not know. Where fewer
                 come so far by themselves, the best of them take the last places of the list.
 
         Places that no item is left for hold an empty id and the score -inf.
@@ -225,9 +224,11 @@ class Recommender:
         if diversity is None and seen_UI is not None and (new_U := np.diff(seen_UI.indptr) == 0).any():
             one_1D = vectors_UD[new_U][:1]
             rows_UK[new_U], scores_UK[new_U] = self._ranked(one_1D, k, None, allowed_I, NEWCOMER_DIVERSITY)
-        if cold_places := _share_of(rows_UK.shape[1], explore_share):
-            cold_I = ~self._files.offered_I & (True if allowed_I is None else allowed_I)
-            rows_UK, scores_UK = self._with_cold(rows_UK, scores_UK, vectors_UD, cold_places, exclude_UI, cold_I)
+        if cold_places := places_of_share(rows_UK.shape[1], explore_share):
+            cold_I = ~self._files.trained_I & (True if allowed_I is None else allowed_I)
+            rows_UK, scores_UK = with_cold_items(
+                self._ranker, rows_UK, scores_UK, vectors_UD, cold_places, exclude_UI, cold_I
+            )
         ids_UK = self._to_ids(rows_UK)
         is_one = isinstance(users, str) or (_are_vectors(users) and np.ndim(users) == 1)
         return (ids_UK[0], scores_UK[0]) if is_one else (ids_UK, scores_UK)
@@ -285,7 +286,7 @@ class Recommender:
         self._ranker, self._similar = Ranker(self._files.vectors_ID, self._files.bias_I), None
         self._history_UI.resize((self._history_UI.shape[0], len(self._item_rows)))
 
-    # --- judging ------------------------------------------------------------------------------------------------------
+    # --- evaluation ---------------------------------------------------------------------------------------------------
 
     def evaluate(
         self, held_out: InteractionSource, *, ks: Sequence[int] = (20,), baselines: Sequence[str] = ()
@@ -310,7 +311,7 @@ class Recommender:
             self._user_vectors(history_UI, files.vectors_ID),
             history_UI,
             sp.csr_array(relevant_UI[users]),
-            files.offered_I,
+            files.trained_I,
             self._history_UI,
             ks,
             baselines,
@@ -363,12 +364,7 @@ class Recommender:
         allowed_I = np.full(len(self._item_rows), candidates is None)
         allowed_I[[self._row(item_id) for item_id in candidates or ()]] = True
         allowed_I[[self._row(item_id) for item_id in exclude]] = False
-        for column, wanted in (where or {}).items():
-            keep = _predicate(wanted)
-            if not any(column in row for row in self._files.catalog):
-                raise ModelError(f"the catalog has no column {column!r}")
-            allowed_I &= np.array([keep(row.get(column)) for row in self._files.catalog], np.bool_)
-        return allowed_I
+        return allowed_I & matching(self._files.catalog, where or {})
 
     def _ranked(
         self,
@@ -384,62 +380,9 @@ class Recommender:
             return diversify(rows_UK, scores_UK, self._files.vectors_ID, k, diversity=diversity)
         return rows_UK, scores_UK
 
-    def _with_cold(
-        self,
-        rows_UK: Rows,
-        scores_UK: Floats,
-        vectors_UD: Floats,
-        places: int,
-        exclude_UI: sp.csr_array | None,
-        cold_I: NDArray[np.bool_],
-    ) -> tuple[Rows, Floats]:
-        """The lists with at least so many cold items, as far as there are any: the last warm ones make way for them."""
-        cold_UK = (rows_UK >= 0) & cold_I[rows_UK]
-        missing_U1 = np.maximum(min(places, int(cold_I.sum())) - cold_UK.sum(1, keepdims=True), 0)
-        if not missing_U1.any():
-            return rows_UK, scores_UK
-        users, taken = np.nonzero(rows_UK >= 0)
-        listed_UI = sp.csr_array((np.ones(len(users)), (users, rows_UK[users, taken])), (len(rows_UK), len(cold_I)))
-        hidden_UI = listed_UI if exclude_UI is None else sp.csr_array(listed_UI + exclude_UI)
-        new_UC, new_scores_UC = self._ranker.top_k(
-            vectors_UD, int(missing_U1.max()), exclude_UI=hidden_UI, allowed_I=cold_I
-        )
-        warm_UK = (rows_UK >= 0) & ~cold_UK
-        leaves_UK = warm_UK & (warm_UK[:, ::-1].cumsum(1)[:, ::-1] <= missing_U1)
-        order_UK = np.argsort(leaves_UK, axis=1, kind="stable")
-        rows_UK, scores_UK = np.take_along_axis(rows_UK, order_UK, 1), np.take_along_axis(scores_UK, order_UK, 1)
-        place_UK = np.arange(rows_UK.shape[1]) - (rows_UK.shape[1] - missing_U1)
-        users, free = np.nonzero(place_UK >= 0)
-        rows_UK[users, free] = new_UC[users, place_UK[users, free]]
-        scores_UK[users, free] = new_scores_UC[users, place_UK[users, free]]
-        return rows_UK, scores_UK
-
     def _to_ids(self, rows: Rows) -> Ids:
         names = np.array([*self._files.item_ids, ""], dtype=object)
         return names[rows]
-
-    def _text_vector(self, text: str) -> Floats:
-        if "text" not in self._tower.fusion.widths:
-            raise ModelError("the model was fitted without text: it cannot place words among the items")
-        record = self._files.encoders["text"]
-        if record.spec.get("kind") == "imported":
-            raise ModelError("the model was fitted to imported text vectors: their encoder is not known")
-        tokens_1TD = self._encode(record, text)[None]
-        shape = tokens_1TD.shape[:2]
-        table = TokenTable(
-            {"text": tokens_1TD}, {"text": torch.ones(shape, dtype=torch.bool)}, {"text": torch.zeros(shape)}
-        )
-        vectors_1D, _ = self._embed(table)
-        return vectors_1D
-
-    def _encode(self, record: EncoderRecord, text: str) -> torch.Tensor:
-        """The tokens `(T, D)` of words, by the encoder of the items' words, which is loaded once."""
-        try:
-            if self._text_encoder is None:
-                self._text_encoder = cast("TextEncoder", load_recorded(record))
-            return self._text_encoder.encode(self._text_encoder.passages(text)).float().cpu()
-        except (EncoderError, TextError) as error:
-            raise ModelError(f"words cannot be placed among the items: {error}") from error
 
     def _embed(self, table: TokenTable) -> tuple[Floats, Floats]:
         """Vectors and biases of items that training did not see."""
@@ -447,22 +390,8 @@ class Recommender:
         return items.vectors_ID.numpy(), items.bias_I.numpy()
 
 
-def _share_of(k: int, share: float) -> int:
-    if not 0 <= share <= 1:
-        raise ModelError(f"the explore share is {share}: expected 0 to 1")
-    return round(share * k)
-
-
 def _are_vectors(users: Any) -> TypeGuard[Floats]:
     return isinstance(users, np.ndarray) and np.issubdtype(users.dtype, np.floating)
-
-
-def _predicate(wanted: Any) -> Callable[[Any], bool]:
-    if callable(wanted):
-        return lambda value: bool(wanted(value))
-    several = isinstance(wanted, Collection) and not isinstance(wanted, str)
-    texts = {str(value) for value in (wanted if several else [wanted])}
-    return lambda value: not texts.isdisjoint(value if isinstance(value, list) else [value])
 
 
 def _unit(vectors_ID: Floats) -> Floats:

@@ -20,7 +20,7 @@ def make_sample_catalog(folder: Path, *, seed: int = 0) -> Path:
 
     - `catalog.csv`: `item_id, media, title, description, tags, language, kind`. Ten kinds, in English (`en`) and
       Chinese (`zh`). Kinds share looks and sounds and some titles say nothing, so no modality tells all kinds apart.
-      `kind` is for judging results.
+      `kind` is for evaluating results.
     - `media/`: clips of 3 to 6 seconds: video with sound, silent video, sound only, two still images and one
       damaged file. Some items have text only.
     - `interactions.csv`: `user_id, item_id, timestamp, weight`, in order of time. Each user likes one or two kinds and

@@ -1,4 +1,4 @@
-"""Features that were made elsewhere: NumPy files beside a manifest, taken into a feature store as they are."""
+"""Features that were made elsewhere: NumPy files beside a manifest, written to a feature store as they are."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tiny_checkpoints import write_bert, write_open_clip, write_wav2vec2
 
 from mmrec.adapting import adaptation
 from mmrec.adapting.adaptation import adapt
-from mmrec.adapting.training_data import Lessons, Material, Parts
+from mmrec.adapting.training_data import CatalogMedia, Parts, TrainingBatches
 from mmrec.cli import main
 from mmrec.embedding.decoding import DecodeLimits
 from mmrec.embedding.preset_encoders import load_preset_encoders
@@ -81,13 +81,13 @@ def make_material(num_items=8, seed=0):
         audio[row] = Parts([sound], np.ones(1, np.float32))
         if row:
             text[row] = Parts([TITLES[row % 6], TITLES[(row * 5 + 1) % 6]], np.zeros(2, np.float32))
-    return Material([f"i{row}" for row in range(num_items)], {"visual": visual, "audio": audio, "text": text})
+    return CatalogMedia([f"i{row}" for row in range(num_items)], {"visual": visual, "audio": audio, "text": text})
 
 
-def make_trainer(panel, material, seed=0, **options):
+def make_trainer(panel, media, seed=0, **options):
     torch.manual_seed(seed)
-    learners = adaptation._learners(panel, material, "adapters", 2)
-    return adaptation._Trainer(panel, material, learners, options.get("learning_rate", 5e-3), seed), learners
+    trainables = adaptation._trainables(panel, media, "adapters", 2)
+    return adaptation._Trainer(panel, media, trainables, options.get("learning_rate", 5e-3), seed), trainables
 
 
 @pytest.fixture(scope="module")
@@ -161,55 +161,55 @@ def test_the_command_trains_all_weights(catalog, preset, tmp_path, capsys):
 
 class TestTraining:
     def test_the_saved_adapters_give_the_trained_vectors(self, panel, tmp_path):
-        material = make_material()
-        trainer, learners = make_trainer(panel, material)
-        lessons = Lessons(material, None, 8, 0)
-        trainer.fit_fusion(lessons)
+        media = make_material()
+        trainer, trainables = make_trainer(panel, media)
+        training_batches = TrainingBatches(media, None, 8, 0)
+        trainer.fit_fusion(training_batches)
         for epoch in range(4):
-            trainer.run_epoch(lessons, epoch)
+            trainer.run_epoch(training_batches, epoch)
         new = load_preset_encoders(
-            load_preset(adaptation._write(tmp_path, panel, learners)), device="cpu", precision="float32"
+            load_preset(adaptation._write(tmp_path, panel, trainables)), device="cpu", precision="float32"
         )
         for modality, encoder in panel.encoders.items():
-            batch = adaptation._stacked(material.parts[modality][1].data)
+            batch = adaptation._stacked(media.parts[modality][1].data)
             torch.testing.assert_close(new.encoders[modality].encode(batch), encoder.encode(batch), atol=1e-4, rtol=0)
 
     def test_the_encoders_learn(self, panel, monkeypatch):
         """Beside a fusion that stays as it is."""
         monkeypatch.setattr(adaptation, "FUSION_EPOCHS", 2)
-        material = make_material(6)
-        trainer, _ = make_trainer(panel, material, learning_rate=1e-3)
-        lessons = Lessons(material, None, 6, 0)
-        trainer.fit_fusion(lessons)
+        media = make_material(6)
+        trainer, _ = make_trainer(panel, media, learning_rate=1e-3)
+        training_batches = TrainingBatches(media, None, 6, 0)
+        trainer.fit_fusion(training_batches)
         trainer._fusion.eval()
         trainer._optimizer.param_groups[1]["lr"] = 0.0
-        losses = [trainer.run_epoch(lessons, epoch) for epoch in range(12)]
+        losses = [trainer.run_epoch(training_batches, epoch) for epoch in range(12)]
         assert losses[-1] < 0.9 * losses[0], losses
 
     def test_the_gradient_is_that_of_one_pass(self, panel, monkeypatch):
         """Whatever goes through the encoders at once: the same weights after a step as by plain backpropagation."""
-        material = make_material(4)
+        media = make_material(4)
 
         def weights_after_a_step(**parts_at_once):
             monkeypatch.setattr(adaptation, "PARTS_AT_ONCE", parts_at_once)
-            return self.gradients(panel_of(panel), material)
+            return self.gradients(panel_of(panel), media)
 
         def panel_of(old):
             return load_preset_encoders(old.preset, device="cpu", precision="float32")
 
         cached = weights_after_a_step(visual=2, audio=1, text=3)
-        whole = self.gradients(panel_of(panel), material, cached=False)
+        whole = self.gradients(panel_of(panel), media, cached=False)
         assert cached.keys() == whole.keys()
         for name, gradient in whole.items():
             torch.testing.assert_close(cached[name], gradient, atol=1e-6, rtol=1e-3)
 
-    def gradients(self, panel, material, *, cached=True):
-        trainer, learners = make_trainer(panel, material)
+    def gradients(self, panel, media, *, cached=True):
+        trainer, trainables = make_trainer(panel, media)
         trainer._fusion.eval()  # no dropout
-        for learner in learners.values():  # an adapter that is zero would hide half of its gradient
-            for p in learner.parameters:
+        for trainable in trainables.values():  # an adapter that is zero would hide half of its gradient
+            for p in trainable.parameters:
                 torch.nn.init.normal_(p, std=0.1)
-        batch = next(Lessons(material, taken(4, [0, 1], [1, 2]), 4, 0).batches())
+        batch = next(TrainingBatches(media, taken(4, [0, 1], [1, 2]), 4, 0).batches())
         trainer._optimizer.step = lambda: None
         trainer._random = np.random.default_rng(1)
         with pytest.MonkeyPatch.context() as patch:
@@ -222,29 +222,29 @@ class TestTraining:
                 trainer._loss(adaptation._padded(vectors, chosen, len(batch.rows)), batch).backward()
         return {
             f"{m} {name}": p.grad
-            for m, learner in learners.items()
-            for name, p in learner.encoder.network.named_parameters()
+            for m, trainable in trainables.items()
+            for name, p in trainable.encoder.network.named_parameters()
             if p.requires_grad
         }
 
     def test_one_seed_one_result(self, preset):
         def losses(seed):
             panel = load_preset_encoders(load_preset(preset), device="cpu", precision="float32")
-            material = make_material()
-            trainer, _ = make_trainer(panel, material, seed)
-            lessons = Lessons(material, None, 4, seed)
-            trainer.fit_fusion(lessons)
-            return [trainer.run_epoch(lessons, epoch) for epoch in range(2)]
+            media = make_material()
+            trainer, _ = make_trainer(panel, media, seed)
+            training_batches = TrainingBatches(media, None, 4, seed)
+            trainer.fit_fusion(training_batches)
+            return [trainer.run_epoch(training_batches, epoch) for epoch in range(2)]
 
         assert losses(0) == losses(0) != losses(1)
 
     def test_a_loss_that_is_not_finite_stops(self, panel):
-        material = make_material()
-        trainer, _ = make_trainer(panel, material, learning_rate=1e20)
-        lessons = Lessons(material, None, 8, 0)
+        media = make_material()
+        trainer, _ = make_trainer(panel, media, learning_rate=1e20)
+        training_batches = TrainingBatches(media, None, 8, 0)
         with pytest.raises(MMRecError, match=r"the loss became .*lower the learning rate"):
             for epoch in range(5):
-                trainer.run_epoch(lessons, epoch)
+                trainer.run_epoch(training_batches, epoch)
 
 
 def adapting_vectors(panel, modality, chosen):
@@ -253,7 +253,7 @@ def adapting_vectors(panel, modality, chosen):
 
 
 def taken(num_items, *users):
-    """Who took what."""
+    """Interactions."""
     rows = np.zeros((len(users), num_items), np.float32)
     for user, items in enumerate(users):
         rows[user, items] = 1
@@ -263,37 +263,37 @@ def taken(num_items, *users):
 class TestLessons:
     def words(self, *rows, num_items):
         parts = {row: Parts(["a dog"], np.zeros(1, np.float32)) for row in rows}
-        return Material([f"i{row}" for row in range(num_items)], {"visual": {}, "text": parts})
+        return CatalogMedia([f"i{row}" for row in range(num_items)], {"visual": {}, "text": parts})
 
     def test_every_item_once(self):
-        lessons = Lessons(make_material(11), None, 4, 0)
-        sizes = [len(batch.rows) for batch in lessons.batches()]
+        training_batches = TrainingBatches(make_material(11), None, 4, 0)
+        sizes = [len(batch.rows) for batch in training_batches.batches()]
         assert sorted(sizes) == [5, 6]
-        assert sorted(row for batch in lessons.batches() for row in batch.rows) == list(range(11))
+        assert sorted(row for batch in training_batches.batches() for row in batch.rows) == list(range(11))
 
     def test_companions_are_of_one_user_and_what_a_user_took_is_no_negative(self):
-        material = self.words(*range(6), num_items=7)
+        media = self.words(*range(6), num_items=7)
         users = [{0, 1, 2}, {2, 3}, {4, 6}]  # nobody took 5; 6 has no content, so that 4 has no companion
-        lessons = Lessons(material, taken(7, *map(list, users)), 2, 0)
-        assert lessons.rows.tolist() == [0, 1, 2, 3]
+        training_batches = TrainingBatches(media, taken(7, *map(list, users)), 2, 0)
+        assert training_batches.rows.tolist() == [0, 1, 2, 3]
         for _ in range(20):
-            for batch in lessons.batches():
-                targets, companions = batch.rows[batch.targets_Q], batch.rows[batch.companions_Q]
+            for batch in training_batches.batches():
+                targets, positives = batch.rows[batch.anchors_Q], batch.rows[batch.positives_Q]
                 assert all(
-                    a != b and any({a, b} <= user for user in users) for a, b in zip(targets, companions, strict=True)
+                    a != b and any({a, b} <= user for user in users) for a, b in zip(targets, positives, strict=True)
                 )
-                hidden = {(int(query), int(targets[other])) for query, other in batch.hidden}
-                for query, (target, companion) in enumerate(zip(targets, companions, strict=True)):
+                excluded = {(int(query), int(targets[other])) for query, other in batch.excluded}
+                for query, (target, companion) in enumerate(zip(targets, positives, strict=True)):
                     if companion in targets:
-                        assert (query, companion) in hidden
-                    assert (query, target) not in hidden
+                        assert (query, companion) in excluded
+                    assert (query, target) not in excluded
 
     def test_nothing_to_learn_from(self):
-        material = self.words(0, 1, num_items=3)
+        media = self.words(0, 1, num_items=3)
         with pytest.raises(MMRecError, match="0 of 3 items have content in two of visual, text"):
-            Lessons(material, None, 2, 0)
+            TrainingBatches(media, None, 2, 0)
         with pytest.raises(MMRecError, match="no user took two items"):
-            Lessons(material, taken(3, [0, 2], [1]), 2, 0)
+            TrainingBatches(media, taken(3, [0, 2], [1]), 2, 0)
 
 
 class TestBadInput:
@@ -324,9 +324,9 @@ class TestBadInput:
             adapt(catalog, preset=preset, out=tmp_path / "out", device="cpu")
 
     def test_an_adapter_on_an_adapter(self, catalog, panel, tmp_path):
-        material = make_material(2)
-        _, learners = make_trainer(panel, material)
-        path = adaptation._write(tmp_path, panel, learners)
+        media = make_material(2)
+        _, trainables = make_trainer(panel, media)
+        path = adaptation._write(tmp_path, panel, trainables)
         with pytest.raises(EncoderError, match="has an adapter already"):
             adapt(catalog, preset=path, out=tmp_path / "out", device="cpu")
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusion.attention import FUSIONS, CrossModalFusion, Fusion, FusionError
+from fusion.attention import FUSIONS, CrossModalFusion
+from fusion.base import Fusion
+from fusion.projections import FusionError
 
 WIDTHS = {"visual": 12, "audio": 7, "text": 5}
 LENGTHS = {"visual": 4, "audio": 3, "text": 1}

@@ -32,7 +32,7 @@ def made(targets: str, *, ordered: bool = True) -> dict[tuple[int, ...], set[tup
 
 
 def test_later_items_are_told_from_earlier_ones() -> None:
-    assert made("later") == {
+    assert made("next_item") == {
         (1,): {((4,), (3, 4))},
         (3,): {((1, 4), (1, 4))},
         (0,): {((5,), (5,))},
@@ -40,10 +40,10 @@ def test_later_items_are_told_from_earlier_ones() -> None:
 
 
 def test_the_last_alone() -> None:
-    assert made("last") == {(3,): {((1, 4), (1, 4))}, (0,): {((5,), (5,))}}
+    assert made("last_item") == {(3,): {((1, 4), (1, 4))}, (0,): {((5,), (5,))}}
 
 
-@pytest.mark.parametrize("targets", ["all", "later", "last"])
+@pytest.mark.parametrize("targets", ["all", "next_item", "last_item"])
 def test_each_from_all_others(targets: str) -> None:
     found = made(targets, ordered=False)
     assert found == {

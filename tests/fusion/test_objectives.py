@@ -26,12 +26,12 @@ def test_full_softmax_is_cross_entropy(label_smoothing: float) -> None:
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_hidden_pairs_are_no_candidates(label_smoothing: float) -> None:
-    hidden = (torch.tensor([0, 0, 5]), torch.tensor([1, 2, 0]))
+    excluded = (torch.tensor([0, 0, 5]), torch.tensor([1, 2, 0]))
     items_ID = ITEMS_ID.clone().requires_grad_()
-    loss = full_softmax(USERS_BD, items_ID, TARGETS_B, hidden=hidden, label_smoothing=label_smoothing)
+    loss = full_softmax(USERS_BD, items_ID, TARGETS_B, excluded=excluded, label_smoothing=label_smoothing)
     total = 0.0
     for row, target in enumerate(TARGETS_B.tolist()):
-        out = {int(c) for r, c in zip(*hidden, strict=True) if r == row}
+        out = {int(c) for r, c in zip(*excluded, strict=True) if r == row}
         kept = [c for c in range(20) if c not in out]
         scores = ITEMS_ID[kept] @ USERS_BD[row]
         expected = F.cross_entropy(
@@ -45,7 +45,7 @@ def test_hidden_pairs_are_no_candidates(label_smoothing: float) -> None:
 
 def test_hidden_target_is_refused() -> None:
     with pytest.raises(ValueError, match="target"):
-        full_softmax(USERS_BD, ITEMS_ID, TARGETS_B, hidden=(torch.tensor([1]), torch.tensor([3])))
+        full_softmax(USERS_BD, ITEMS_ID, TARGETS_B, excluded=(torch.tensor([1]), torch.tensor([3])))
 
 
 def test_in_batch_softmax_corrects_popularity_and_duplicates() -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from fusion.attention import FUSIONS, FusionError
+from fusion.attention import FUSIONS
 from fusion.neighbours import ContentNeighbours
+from fusion.projections import FusionError
 from fusion.token_table import TokenTable
 from fusion.tower import ContentTower, HybridTower, load_tower
 
@@ -37,9 +38,9 @@ def make_tower(
     fusion = FUSIONS[kind]({"visual": 8, "audio": 5}, dim=16, input_dropout=0.0)
     fusion.calibrate(table.tokens, table.masks)
     counts = np.arange(len(table)) + 1
-    offered = ~np.isin(np.arange(len(table)), cold)
+    trained = ~np.isin(np.arange(len(table)), cold)
     settings = {"smoothing": 0.5, "history_power": 0.5, "id_dropout": 0.0, **options}
-    return HybridTower(fusion, counts * offered, offered, ContentNeighbours.of(table, 3), **settings)
+    return HybridTower(fusion, counts * trained, trained, ContentNeighbours.of(table, 3), **settings)
 
 
 def dense_graph(table: TokenTable) -> torch.Tensor:
@@ -75,7 +76,7 @@ def test_vectors_follow_the_formula() -> None:
     items = tower(table)
     assert tower.ids_ID is not None
     content_ID = tower.content(table)[0]
-    base_ID = content_ID + tower.ids_ID * tower.offered_I.unsqueeze(1)
+    base_ID = content_ID + tower.ids_ID * tower.trained_I.unsqueeze(1)
     smoothed_ID = 0.5 * base_ID + 0.5 * dense_graph(table) @ base_ID
     smoothed_ID[5] = base_ID[5]  # without content there are no neighbours
     assert torch.allclose(items.base_ID, base_ID)
@@ -92,7 +93,7 @@ def test_gradient_through_smoothing_matches_a_dense_one() -> None:
     assert tower.ids_ID.grad is not None
     expected = 0.5 * weight_ID + 0.5 * dense_graph(table).T @ weight_ID
     expected[5] += 0.5 * weight_ID[5]
-    expected[[7, 8]] = 0  # items offered to nobody have no id to learn
+    expected[[7, 8]] = 0  # items trained to nobody have no id to learn
     assert torch.allclose(tower.ids_ID.grad, expected, atol=1e-5)
 
 
@@ -103,7 +104,7 @@ def test_cold_items_have_content_and_a_bias_among_the_others() -> None:
     assert torch.equal(items.base_ID[7], tower.content(table)[0][7])
     tower.cold_quantile.fill_(0.5)
     bias_I = tower(table).bias_I
-    assert bias_I[7] == bias_I[8] == bias_I[tower.offered_I].quantile(0.5)
+    assert bias_I[7] == bias_I[8] == bias_I[tower.trained_I].quantile(0.5)
 
 
 def test_new_items_are_treated_as_cold_ones() -> None:

@@ -13,8 +13,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from fusion.attention import FUSIONS, FusionError
+from fusion.attention import FUSIONS
 from fusion.config import FusionConfig, Hardware, TrainingError
+from fusion.projections import FusionError
 from fusion.token_table import TokenTable
 from fusion.training import fit_alignment, fit_ranking
 

@@ -13,11 +13,11 @@ from mmrec.ranking import ranker as module
 from mmrec.ranking.ranker import Ranker, diversify
 
 
-def reference(users_UD, vectors_ID, bias_I, k, hidden_UI=None, allowed_I=None):  # type: ignore[no-untyped-def]
+def reference(users_UD, vectors_ID, bias_I, k, exclude_UI=None, allowed_I=None):  # type: ignore[no-untyped-def]
     """Sorts everything in float64; equal scores by row."""
     scores_UI = users_UD.astype(np.float64) @ vectors_ID.astype(np.float64).T + bias_I.astype(np.float64)
-    if hidden_UI is not None:
-        scores_UI[hidden_UI] = -np.inf
+    if exclude_UI is not None:
+        scores_UI[exclude_UI] = -np.inf
     if allowed_I is not None:
         scores_UI[:, ~allowed_I] = -np.inf
     rows_UK = np.argsort(-scores_UI, axis=1, kind="stable")[:, :k]
@@ -42,7 +42,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a scan should settle every user."""
+    """Where a pruning_pass should settle every user."""
     monkeypatch.setattr(Ranker, "_rank_in_float64", lambda *arguments: pytest.fail("not settled"))
 
 
@@ -57,12 +57,12 @@ def test_identical_to_a_float64_sort(k: int, ties: bool, limits: str) -> None:
     if ties:  # small whole numbers and copies: exact ties, far more than fit any shortlist
         users_UD, vectors_ID, bias_I = users_UD.round(), (vectors_ID / 2).round(), np.zeros(530, np.float32)
         vectors_ID[100:400] = vectors_ID[7]
-    hidden_UI = rng.random((23, 530)) < 0.3 if limits in {"exclude", "both"} else None
+    exclude_UI = rng.random((23, 530)) < 0.3 if limits in {"exclude", "both"} else None
     allowed_I = rng.random(530) < 0.2 if limits in {"allowed", "both"} else None
     rows_UK, scores_UK = Ranker(vectors_ID, bias_I).top_k(
-        users_UD, k, exclude_UI=None if hidden_UI is None else sp.csr_array(hidden_UI), allowed_I=allowed_I
+        users_UD, k, exclude_UI=None if exclude_UI is None else sp.csr_array(exclude_UI), allowed_I=allowed_I
     )
-    expected_rows, expected_scores = reference(users_UD, vectors_ID, bias_I, k, hidden_UI, allowed_I)
+    expected_rows, expected_scores = reference(users_UD, vectors_ID, bias_I, k, exclude_UI, allowed_I)
     assert (rows_UK == expected_rows).all()
     assert np.allclose(scores_UK, expected_scores, rtol=1e-6, atol=1e-6)
 
@@ -113,7 +113,7 @@ def test_a_narrow_scan_settles_what_fitted_models_are_like(num_users: int) -> No
     users_UE = vectors_IE[rng.integers(0, 8192, (num_users, 4))].sum(1) / 2
     users_UE[:, -1] = 1
     items, users = (torch.from_numpy(vectors.astype(np.float32)) for vectors in (vectors_IE, users_UE))
-    best = pruning.Scan(items, torch.bfloat16).top_k(users, 20, np.zeros(8192, np.bool_), None)
+    best = pruning.PruningPass(items, torch.bfloat16).top_k(users, 20, np.zeros(8192, np.bool_), None)
     assert best.settled_U.all()
     expected_UK = (users.double() @ items.double().T).topk(20, dim=1).indices
     assert (best.rows_UK == expected_UK).all()
@@ -135,7 +135,7 @@ def test_no_score_of_a_scan_is_further_off_than_it_says() -> None:
     users, items = (torch.from_numpy(rng.standard_cauchy(size=(n, 48)).astype(np.float32)) for n in (40, 4096))
     items += 5
     for dtype, few in ((torch.bfloat16, 12), (torch.bfloat16, 40), (torch.float32, 40)):
-        narrow, some = pruning.Scan(items, dtype), users[:few]
+        narrow, some = pruning.PruningPass(items, dtype), users[:few]
         maxima_UI = narrow._group_maxima(some, 1, np.zeros(4096, np.bool_), None).double()
         true_UI = some.double() @ (items.double() - narrow.centre_E.double()).T
         allowed_UI = narrow._error(some)[:, None] + pruning._rounding(dtype) * maxima_UI.abs()

@@ -113,8 +113,8 @@ def test_item_without_sound_lies_with_its_kind(content: Recommender) -> None:
 
 def test_cold_items_stand_among_their_kind(model: Recommender, pairs: tuple[Interactions, Interactions]) -> None:
     user = model.user_ids[0]
-    offered = list(model.recommend(user, k=8)[0])
-    assert f"{kind_of(taken_by(pairs[0], user)[0])}-09" in offered
+    trained = list(model.recommend(user, k=8)[0])
+    assert f"{kind_of(taken_by(pairs[0], user)[0])}-09" in trained
 
 
 def test_without_validation_it_fits(store: FeatureStore, pairs: tuple[Interactions, Interactions]) -> None:
@@ -537,7 +537,7 @@ def test_new_items_that_do_not_belong(fresh: Recommender, store: FeatureStore, t
     assert fresh.item_ids == sorted(item_ids())  # none of these changed anything
 
 
-# --- judging ----------------------------------------------------------------------------------------------------------
+# --- evaluation -------------------------------------------------------------------------------------------------------
 
 
 def test_evaluation_is_that_of_a_plain_loop(model: Recommender, pairs: tuple[Interactions, Interactions]) -> None:
@@ -634,8 +634,8 @@ def test_sample_catalog_beats_popularity(without: tuple[Modality, ...], tmp_path
     popular = np.mean((best_UK[held_out.user_rows] == held_out.item_rows[:, None]).any(1))
     assert recall > popular + 0.25
     if "text" not in without:
-        offered = model.recommend(model.user_vector(text="I like slow piano music"), k=3)[0]
-        kinds = [model.item(item)["kind"] for item in offered]
+        trained = model.recommend(model.user_vector(text="I like slow piano music"), k=3)[0]
+        kinds = [model.item(item)["kind"] for item in trained]
         assert kinds[0] == "slow_piano" and kinds.count("slow_piano") >= 2
 
 
