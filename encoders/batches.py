@@ -11,7 +11,7 @@ import torch
 from encoders.base import EncoderError
 
 if TYPE_CHECKING:
-    from encoders.base import AudioEncoder, VisualEncoder
+    from encoders.base import AudioEncoder, Encoder, VisualEncoder
 
 
 def checked_frames(encoder: VisualEncoder, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -43,6 +43,18 @@ def checked_windows(encoder: AudioEncoder, windows: np.ndarray | torch.Tensor) -
             f"got {str(windows_NS.dtype).removeprefix('torch.')} {tuple(windows_NS.shape)}"
         )
     return windows_NS
+
+
+def checked_texts(encoder: Encoder, texts: Sequence[str]) -> Sequence[str]:
+    """The batch as it is, if it is a list of strings.
+
+    Raises:
+        EncoderError: it is a single string, or has members that are none.
+    """
+    strangers = {"a single string"} if isinstance(texts, str) else {type(t).__name__ for t in texts} - {"str"}
+    if strangers:
+        raise EncoderError(f"encoder {encoder.name!r} takes a list of strings, got {', '.join(sorted(strangers))}")
+    return texts
 
 
 def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from encoders.base import EncoderError, Modality, fingerprint
-from encoders.batches import in_parts
+from encoders.batches import checked_texts, in_parts
 from encoders.checkpoints import (
     Checkpoint,
     adapted,
@@ -108,7 +108,7 @@ class HashedNgrams:
 
     def encode(self, texts: list[str], /) -> torch.Tensor:
         """Count the n-grams of texts as unit vectors `(N, dim)`."""
-        if not texts:
+        if not checked_texts(self, texts):
             return torch.zeros(0, self.dim, device=self._device)
         counts_ND = self._vectorizer.transform(texts).toarray()
         return torch.from_numpy(counts_ND).float().to(self._device)
@@ -220,6 +220,7 @@ class SentenceTransformer:
 
     def _shortest_first(self, embed: Callable[[list[str]], torch.Tensor], texts: list[str]) -> torch.Tensor:
         """Embed texts of like length together, which saves padding, and return them in the order they came in."""
+        checked_texts(self, texts)
         order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
         sorted_ND = in_parts(embed, [texts[at] for at in order], dim=self.dim, device=self._device)
         vectors_ND = torch.empty_like(sorted_ND)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def add_store_commands(commands: Any) -> None:
     fetch = add_command(commands, "fetch", _fetch, "download what a preset needs, once")
     _add_preset(fetch)
 
-    presets = add_command(commands, "presets", _presets, "the presets, what they download and its licences")
+    presets = add_command(commands, "presets", _presets, "the presets, what they download, and the kinds of encoder")
     add_json(presets)
 
     status = add_command(commands, "status", _status, "what a store holds")
@@ -127,6 +128,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _presets(arguments: argparse.Namespace) -> int:
+    from encoders.base import encoder_kinds
     from mmrec.embedding import PRESETS
 
     if arguments.json:
@@ -138,6 +140,10 @@ def _presets(arguments: argparse.Namespace) -> int:
         for spec in specs:
             size = f"{spec.megabytes} MB, {spec.licence}" if spec.megabytes else "nothing to download"
             print(f"  {spec.kind:21}{spec.options.get('checkpoint', '')} ({size})")
+    print("kinds of encoder that a preset file may name:")
+    for name, kinds in groupby(encoder_kinds(), key=lambda kind: kind.name):
+        origins = [kind.distribution or "built in" for kind in kinds]
+        print(f"  {name:21}{' and '.join(origins)}{', of which one must go' if len(origins) > 1 else ''}")
     return 0
 
 
