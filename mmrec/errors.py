@@ -5,6 +5,7 @@ MMRecError
 ├── EncoderError        an encoder or preset cannot be had
 ├── StoreError          the feature store is missing, damaged, in use, or cannot be written
 ├── ModelError          a recommender cannot be fitted, read, or asked what it was asked
+│   └── FitInterrupted  a fit was asked to stop before its end
 ├── InteractionError    interactions cannot be read, or do not fit the catalog
 ├── BaselineError  interactions or settings that a baseline cannot use
 ├── RankingError        vectors, exclusions or candidates do not fit together
@@ -15,8 +16,14 @@ A `Problem` never stops a job: it is stored beside the item that has it.
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+
+OWN_PACKAGES = ("encoders", "fusion")
 
 
 class MMRecError(Exception):
@@ -59,6 +66,10 @@ class EvaluationError(MMRecError):
     """Rankings and held-out items that cannot be compared."""
 
 
+class FitInterrupted(ModelError):
+    """A fit was asked to stop before its end; the same fit goes on from its last epoch."""
+
+
 class Reason(StrEnum):
     """The closed list of why a modality of an item has no tokens, or fewer than it should."""
 
@@ -99,3 +110,42 @@ class Problem:
 
     reason: Reason
     detail: str = ""
+
+
+def refuse_shadowed_packages() -> None:
+    """Make sure that `encoders` and `fusion` are the packages beside mmrec, without importing what is in them.
+
+    Raises:
+        MMRecError: Python finds, or has imported, a file or package of that name which is another.
+    """
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    strangers = {name: found for name in OWN_PACKAGES if (found := _stranger(name, home))}
+    if strangers:
+        raise MMRecError(
+            f"Python finds {' and '.join(strangers.values())} in place of mmrec's own {' and '.join(strangers)}, which "
+            f"are in {home}: rename what is in the way, or keep its folder off the path of Python (the current folder, "
+            "the folder of the script, PYTHONPATH)"
+        )
+
+
+def _stranger(name: str, home: str) -> str | None:
+    """The file or folder that Python takes for one of mmrec's own packages; None where that is the one at home."""
+    own = PathFinder.find_spec(name, [home])
+    if own is None or own.origin is None or own.loader is None:  # frozen into a program: nothing to be told apart
+        return None
+    try:
+        found = find_spec(name)
+    except ValueError:
+        return f"a module {name!r} that no file belongs to"
+    if found is None:
+        return None
+    if found.origin is not None:
+        folders = (os.path.realpath(os.path.dirname(origin)) for origin in (found.origin, own.origin))
+        return None if len(set(folders)) == 1 else found.origin
+    if name in sys.modules:
+        return next(iter(found.submodule_search_locations or ()), name)
+    # A folder without __init__.py gives way to a package anywhere on the path, but the packages of an editable install
+    # are not on it, and would be looked for too late.
+    module = sys.modules[name] = module_from_spec(own)
+    own.loader.exec_module(module)
+    return None

@@ -15,7 +15,7 @@ from mmrec.cli.output import fail
 from mmrec.cli.rankings import add_ranking_commands
 from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tuning import add_tuning_commands
-from mmrec.errors import MMRecError
+from mmrec.errors import MMRecError, refuse_shadowed_packages
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="mmrec: %(message)s", level=logging.WARNING, stream=sys.stderr)
     warnings.simplefilter("ignore")
     try:
+        refuse_shadowed_packages()
         return int(arguments.run(arguments))
     except MMRecError as error:
         return fail(str(error))
