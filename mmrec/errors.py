@@ -122,8 +122,8 @@ def refuse_shadowed_packages() -> None:
     strangers = {name: found for name in OWN_PACKAGES if (found := _stranger(name, home))}
     if strangers:
         raise MMRecError(
-            f"Python finds {' and '.join(strangers.values())} in place of mmrec's own {' and '.join(strangers)}, which "
-            f"are in {home}: rename what is in the way, or keep its folder off the path of Python (the current folder, "
+            f"Python finds {' and '.join(strangers.values())} in place of mmrec's own {' and '.join(strangers)} in "
+            f"{home}: rename what is in the way, or keep its folder off the path of Python (the current folder, "
             "the folder of the script, PYTHONPATH)"
         )
 
