@@ -1,8 +1,8 @@
 """mmrec: item vectors, user vectors and rankings for catalogs of video, sound and text.
 
 >>> import mmrec
->>> report = mmrec.embed("catalog.csv", "store", preset="light")            # doctest: +SKIP
->>> ids, vectors_ID = mmrec.FeatureStore("store").vectors("visual")         # doctest: +SKIP
+>>> report = mmrec.embed("catalog.csv", "store", preset="light")  # doctest: +SKIP
+>>> ids, vectors_ID = mmrec.FeatureStore("store").vectors("visual")
 """
 
 import os

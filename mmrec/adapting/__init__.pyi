@@ -1,2 +1,2 @@
-from .adaptation import AdaptReport as AdaptReport
 from .adaptation import adapt as adapt
+from .report import AdaptReport as AdaptReport

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,6 +29,7 @@ from encoders.tuning import Tunable, add_adapter, save_adapter
 from fusion.attention import CrossModalFusion
 from fusion.objectives import full_softmax, modality_alignment
 from fusion.token_table import TokenTable
+from mmrec.adapting.report import AdaptReport
 from mmrec.adapting.training_data import Batch, CatalogMedia, Parts, TrainingBatches, decode_catalog
 from mmrec.catalog import read_catalog
 from mmrec.embedding import DecodeLimits, PresetEncoders, load_preset, load_preset_encoders
@@ -46,27 +47,6 @@ GRADIENT_CLIP = 1.0
 TEMPERATURE = 0.07
 TOKENS_PER_STEP = 4  # of each modality of an item, drawn anew in every step
 PARTS_AT_ONCE: dict[Modality, int] = {"visual": 8, "audio": 4, "text": 16}
-
-
-@dataclass(frozen=True, slots=True)
-class AdaptReport:
-    """What was adapted and how it went.
-
-    `preset` is the file that names the encoders as they are now. `items` were learned from, of `catalog_items`;
-    `reasons` counts why modalities are missing. `parameters` counts what was trained, by modality. `losses` are means
-    over the steps of each epoch.
-    """
-
-    preset: Path
-    catalog_items: int
-    items: int
-    reasons: Mapping[str, int]
-    parameters: Mapping[Modality, int]
-    losses: Sequence[float]
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "preset": str(self.preset)}
 
 
 def adapt(
@@ -105,6 +85,12 @@ def adapt(
     Raises:
         EncoderError: a preset that cannot be loaded, or in which no encoder can be adapted.
         MMRecError: nothing to learn from, more media than fits, a loss that is not finite, or an `out` that is in use.
+
+    >>> import mmrec
+    >>> report = mmrec.adapt(
+    ...     "catalog.csv", preset="base", out="adapted", interactions="interactions.csv"
+    ... )  # doctest: +SKIP
+    >>> report = mmrec.embed("catalog.csv", "adapted-store", preset=report.preset)  # doctest: +SKIP
     """
     start = time.perf_counter()
     _check_options(train, rank, epochs, batch_size, learning_rate)

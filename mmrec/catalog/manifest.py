@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,13 @@ class Item:
 
     `media` is None where the row names no file. `problem` is set where the row names one that may not be opened; the
     item still goes through the job, so that its text is embedded and its failure recorded.
+
+    >>> import mmrec
+    >>> item = next(mmrec.read_catalog("catalog.csv").items())
+    >>> item
+    Item('piano-0', title 'Slow piano a...ight, part 1', description of 47 characters, 3 tags, language 'en')
+    >>> item.tags, item.metadata
+    (('music', 'piano', 'calm'), {'kind': 'piano'})
     """
 
     item_id: str
@@ -40,18 +48,39 @@ class Item:
     metadata: Mapping[str, str] = field(default_factory=dict)
     problem: Problem | None = None
 
+    def __repr__(self) -> str:
+        parts = [
+            self.media and f"media {os.path.basename(self.media)!r}",
+            self.title and f"title {reprlib.repr(self.title)}",
+            self.description and f"description of {len(self.description)} characters",
+            self.tags and f"{len(self.tags)} tags",
+            self.language and f"language {reprlib.repr(self.language)}",
+            self.problem and self.problem.reason,
+        ]
+        return f"Item({', '.join([repr(self.item_id), *(part for part in parts if part)])})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
     """A validated manifest: `items()` streams it; it is never held in memory whole.
 
     Build one with `read_catalog`.
+
+    >>> import mmrec
+    >>> catalog = mmrec.read_catalog("catalog.csv")
+    >>> catalog
+    Catalog('catalog.csv', 16 items)
+    >>> [item.item_id for item in catalog.items() if item.media is not None]
+    ['rain-0', 'football-0']
     """
 
     path: Path
     media_root: Path | None
     num_items: int
     state: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return f"Catalog({str(self.path)!r}, {self.num_items} items)"
 
     def items(self) -> Iterator[Item]:
         """The items in the order of the manifest."""
@@ -77,6 +106,12 @@ def read_catalog(path: str | os.PathLike[str], *, media_root: str | os.PathLike[
 
     Raises `CatalogError` naming the row for anything that makes the manifest ambiguous or unreadable: an empty or
     repeated `item_id`, a missing column, bytes that are not UTF-8, a line that does not parse.
+
+    >>> import mmrec
+    >>> mmrec.read_catalog("catalog.csv").num_items
+    16
+    >>> [item.item_id for item in mmrec.read_catalog("media").items()]
+    ['football-0.mp4', 'rain-0.wav']
     """
     path = Path(path)
     root = None

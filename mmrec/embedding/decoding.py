@@ -39,7 +39,12 @@ def available_cpus() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """What decoding one item may take, and how many worker processes share the work."""
+    """What decoding one item may take, and how many worker processes share the work.
+
+    >>> from mmrec.embedding import DecodeLimits
+    >>> DecodeLimits(workers=4, timeout_seconds=30).num_workers
+    4
+    """
 
     workers: int = 0
     timeout_seconds: float = 120.0
@@ -75,6 +80,16 @@ def decode_items(
     An item that has no media, or may not have it opened, passes through with its problem. Where decoding kills its
     worker or must be killed, pictures and sound are tried once more, each alone and in half the time, so that what is
     well survives; what is not has the reason `timeout`, `out_of_memory` or `crashed`. Other items are not disturbed.
+
+    >>> import mmrec
+    >>> from mmrec.embedding import DecodeLimits, Task, decode_items
+    >>> from mmrec.media import FramePlan, FrameSampling
+    >>> tasks = [Task(item, item.title, "", "") for item in mmrec.read_catalog("media").items()]
+    >>> frames = FramePlan(sampling=FrameSampling(count=4), height=32, width=32)
+    >>> for task, media in decode_items(tasks, frames, None, DecodeLimits(workers=1)):
+    ...     print(task.item.item_id, len(media.frame_spans), media.visual_problem)
+    football-0.mp4 4 None
+    rain-0.wav 0 Problem(reason=<Reason.NO_STREAM: 'no_stream'>, ...)
     """
     workers: _Workers[Task] = _Workers(limits)
     try:

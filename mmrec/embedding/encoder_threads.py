@@ -25,6 +25,14 @@ class EncoderThreads:
     On the CPU they share out the threads that torch and the BLAS of NumPy have: batches side by side need no barrier in
     every layer, where one batch on all processors waits, spinning, for whichever of them decodes at the moment. On CUDA
     each has a stream of its own, so that one batch is copied, from pinned memory, while another is computed.
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from mmrec.embedding import EncoderThreads
+    >>> with EncoderThreads(torch.device("cpu")) as threads:
+    ...     batch_BD = threads.stacked([np.zeros(3, np.float32), np.ones(3, np.float32)])
+    ...     threads.submit(batch_BD.mean).result()
+    tensor(0.5000)
     """
 
     def __init__(self, device: torch.device) -> None:

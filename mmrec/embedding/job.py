@@ -23,7 +23,7 @@ from mmrec.embedding.preset_encoders import PresetEncoders, load_preset_encoders
 from mmrec.embedding.presets import load_preset
 from mmrec.errors import CatalogError, MMRecError
 from mmrec.media import DecodedMedia
-from mmrec.store import MODALITIES, Features, FeatureStore, Status, StoredKeys
+from mmrec.store import MODALITIES, Features, FeatureStore, Status, StoredKeys, html_table
 
 ROWS_PER_COMMIT = 2048
 BYTES_PER_COMMIT = 64 * 2**20
@@ -46,6 +46,10 @@ class EmbedReport:
     encoder threads on average, whichever were busier. It estimates the job's throughput over the slower of bare
     decoding and bare encoding; where both compete for the same processors, each is slower than it would be alone, and
     the estimate is too high (`scripts/bench_embed.py` measures it). What it lacks to 1 is start, waiting and writing.
+
+    >>> from mmrec import EmbedReport
+    >>> EmbedReport(items=61, ok=58, partial=2, failed=1, seconds=24.9)
+    EmbedReport(61 items: 58 ok, 2 partial, 1 failed; 24.9 s)
     """
 
     items: int = 0
@@ -63,6 +67,20 @@ class EmbedReport:
     workers: int = 1
     encoder_threads: int = 1
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in self._counts().items() if count)
+        return f"EmbedReport({self.items} items{counts and f': {counts}'}; {self.seconds:.1f} s)"
+
+    def _repr_html_(self) -> str:
+        encoders = {
+            name: f"{encoder.get('name')}, {encoder.get('dim')} wide" for name, encoder in self.encoders.items()
+        }
+        rows = {"items": self.items, **self._counts(), **encoders, **self.reasons, "seconds": f"{self.seconds:.1f}"}
+        return html_table(rows.items())
+
+    def _counts(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("ok", "partial", "failed", "skipped", "pruned")}
 
     @property
     def done(self) -> int:
@@ -124,6 +142,15 @@ def embed(
 
     Raises `CatalogError`, `EncoderError` or `StoreError`; what was committed before stays in the store. A failing item
     raises nothing: its status and reasons are stored.
+
+    >>> import mmrec
+    >>> report = mmrec.embed("catalog.csv", "embedded", preset="preset.yaml", workers=1)
+    >>> report
+    EmbedReport(16 items: 16 ok; ... s)
+    >>> report.reasons["no_media"]
+    14
+    >>> mmrec.embed("catalog.csv", "embedded", preset="preset.yaml").skipped
+    16
     """
     start = time.perf_counter()
     limits = DecodeLimits(workers=workers, timeout_seconds=timeout_seconds, memory_bytes=worker_memory_bytes)
@@ -191,7 +218,13 @@ class _Reading:
 
 @dataclass(slots=True)
 class Task:
-    """An item to embed, its words, and the keys of its row."""
+    """An item to embed, its words, and the keys of its row.
+
+    >>> from mmrec import Item
+    >>> from mmrec.embedding import Task
+    >>> Task(Item(item_id="a", title="Rain"), text="Rain", content_key="0" * 32, catalog_key="0" * 32).text
+    'Rain'
+    """
 
     item: Item
     text: str
@@ -241,7 +274,18 @@ def _media_state(item: Item) -> Any:
 def encoded(
     decoded: Iterator[tuple[Task, DecodedMedia]], panel: PresetEncoders, batch_size: int | None, report: EmbedReport
 ) -> Generator[Features, None, None]:
-    """Encode what was decoded, in full batches across items; yields each item as it is finished."""
+    """Encode what was decoded, in full batches across items; yields each item as it is finished.
+
+    >>> from mmrec.catalog import Item
+    >>> from mmrec.embedding import EmbedReport, Task, encoded, load_preset, load_preset_encoders
+    >>> from mmrec.media import DecodedMedia
+    >>> encoders = load_preset_encoders(load_preset("preset.yaml"), device="cpu")
+    >>> tasks = [Task(Item(item_id=name), name, "0" * 32, "0" * 32) for name in ("rain", "wind")]
+    >>> for features in encoded(((task, DecodedMedia()) for task in tasks), encoders, None, EmbedReport()):
+    ...     print(features.item.item_id, features.tokens["text"])
+    rain Tokens(1 x 1024)
+    wind Tokens(1 x 1024)
+    """
     with EncoderThreads(panel.device) as threads:
         report.encoder_threads = threads.count
         packer = Packer(panel, batch_size, threads, report.stage_seconds)
@@ -272,6 +316,15 @@ class Writer:
     """Commits finished items to the store in batches, from a thread of its own.
 
     Leaving the context commits the rest, whatever happened inside. An error of the store is raised by the next call.
+
+    >>> import mmrec
+    >>> from mmrec.embedding import Writer
+    >>> source, target = mmrec.FeatureStore("store"), mmrec.FeatureStore("copy", create=True)
+    >>> with Writer(target, target.keys(), mmrec.EmbedReport()) as writer:
+    ...     for features in source.features(["rain-0", "rain-1"]):
+    ...         writer.put(features)
+    >>> len(target)
+    2
     """
 
     def __init__(self, store: FeatureStore, keys: StoredKeys, report: EmbedReport) -> None:

@@ -1,12 +1,5 @@
 """What can be learned from interactions alone: baselines for the hybrid model, behind one contract.
 
-    >>> import numpy as np, scipy.sparse as sp
-    >>> from mmrec.collaborative import ItemNeighbours
-    >>> train_UI = sp.csr_array(np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], dtype=np.float32))
-    >>> model = ItemNeighbours(neighbours=2).fit(train_UI)
-    >>> model.recommend(sp.csr_array(np.array([[1, 0, 0]], dtype=np.float32)), k=1)[0]
-    array([[1]])
-
 A model scores items from histories, so a user who was not there when it was fitted is ranked like any other. Rows of
 `history_UI` are users, columns the items of the fit; values are positive weights.
 """
@@ -33,6 +26,15 @@ class Baseline(ABC):
     """The contract: `fit`, then `score`, `recommend`, `similar_items`, `save` and `load`.
 
     A subclass learns `arrays`, named arrays that are all it needs to score.
+
+    >>> import numpy as np
+    >>> import scipy.sparse as sp
+    >>> from mmrec.evaluation import BASELINES
+    >>> train_UI = sp.csr_array(np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], dtype=np.float32))
+    >>> model = BASELINES["item_neighbours"]().fit(train_UI)
+    >>> rows_UK, scores_UK = model.recommend(sp.csr_array(np.array([[1, 0, 0]], dtype=np.float32)), k=1)
+    >>> rows_UK
+    array([[1]])
     """
 
     name: ClassVar[str]

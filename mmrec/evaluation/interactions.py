@@ -1,13 +1,7 @@
-"""Interactions: read from CSV, JSONL or Parquet, and written again.
-
->>> interactions = read_interactions("interactions.csv")                    # doctest: +SKIP
->>> interactions.matrix().shape                                             # doctest: +SKIP
-(9298, 6710)
-"""
+"""Interactions of users with items: made from columns, read from files, written again, and aligned with a catalog."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import InteractionError, LeakError
+from mmrec.evaluation.interaction_files import read_columns
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import scipy.sparse as sp
 
 Rows = NDArray[np.int64]
@@ -33,6 +27,15 @@ class Interactions:
 
     `user_rows` and `item_rows` `(N,)` index `user_ids` and `item_ids`, which may name more users and items than occur.
     `weights` `(N,)` are positive. `timestamps` `(N,)` are seconds since 1970, or None where they are not known.
+
+    >>> from mmrec.evaluation import read_interactions
+    >>> interactions = read_interactions("interactions.csv")
+    >>> interactions
+    Interactions(24 users, 16 items, 96 interactions, with timestamps)
+    >>> interactions.matrix().shape
+    (24, 16)
+    >>> interactions.user_degrees().max()
+    np.int64(4)
     """
 
     user_ids: tuple[str, ...]
@@ -41,6 +44,11 @@ class Interactions:
     item_rows: Rows
     weights: NDArray[np.float32]
     timestamps: NDArray[np.float64] | None = None
+
+    def __repr__(self) -> str:
+        times = "without" if self.timestamps is None else "with"
+        sizes = f"{len(self.user_ids)} users, {len(self.item_ids)} items, {len(self)} interactions"
+        return f"Interactions({sizes}, {times} timestamps)"
 
     def __len__(self) -> int:
         return len(self.user_rows)
@@ -114,14 +122,20 @@ def read_interactions(
     Raises:
         InteractionError: for a file that cannot be read, missing columns, empty ids, weights that are not positive
             and finite, timestamps that are no numbers, unknown items, or a file without interactions.
+
+    >>> import mmrec
+    >>> from mmrec.evaluation import read_interactions
+    >>> item_ids = [item.item_id for item in mmrec.read_catalog("catalog.csv").items()]
+    >>> read_interactions("interactions.csv", item_ids=item_ids)
+    Interactions(24 users, 16 items, 96 interactions, with timestamps)
     """
     path = Path(path)
-    table = _read_table(path)
+    columns = read_columns(path)
     return make_interactions(
-        _ids(table, "user_id", path),
-        _ids(table, "item_id", path),
-        timestamps=_timestamps(table, path),
-        weights=_numbers(table, "weight", path),
+        columns.user_ids,
+        columns.item_ids,
+        timestamps=columns.timestamps,
+        weights=columns.weights,
         known_items=item_ids,
         known_users=user_ids,
         unknown_items=unknown_items,
@@ -140,7 +154,13 @@ def make_interactions(
     unknown_items: Literal["raise", "drop"] = "raise",
     source: str = "interactions",
 ) -> Interactions:
-    """Interactions from columns of equal length; arguments and errors as `read_interactions`."""
+    """Interactions from columns of equal length; arguments and errors as `read_interactions`.
+
+    >>> import numpy as np
+    >>> from mmrec.evaluation import make_interactions
+    >>> make_interactions(["u1", "u1", "u2"], ["rain", "wind", "rain"], weights=np.array([1.0, 0.2, 0.9]))
+    Interactions(2 users, 2 items, 3 interactions, without timestamps)
+    """
     lengths = {len(column) for column in (users, items, timestamps, weights) if column is not None}
     if len(lengths) > 1:
         raise InteractionError(f"{source}: columns of different lengths {sorted(lengths)}")
@@ -165,7 +185,15 @@ def make_interactions(
 
 
 def read_catalog_interactions(source: InteractionSource, item_ids: Sequence[str]) -> Interactions:
-    """Interactions with these items; `InteractionError` where others are named."""
+    """Interactions with these items; `InteractionError` where others are named.
+
+    >>> import mmrec
+    >>> from mmrec.evaluation import read_catalog_interactions
+    >>> ids, _ = mmrec.FeatureStore("store").vectors("text")
+    >>> interactions = read_catalog_interactions("interactions.csv", ids)
+    >>> list(interactions.item_ids) == ids
+    True
+    """
     if not isinstance(source, Interactions):
         return read_interactions(source, item_ids=item_ids)
     aligned = align(source, user_ids=(), item_ids=item_ids)
@@ -180,7 +208,13 @@ def read_catalog_interactions(source: InteractionSource, item_ids: Sequence[str]
 
 
 def write_interactions(interactions: Interactions, path: str | os.PathLike[str]) -> None:
-    """Writes `user_id`, `item_id`, `weight` and, where known, `timestamp` as `.csv` or `.parquet`."""
+    """Writes `user_id`, `item_id`, `weight` and, where known, `timestamp` as `.csv` or `.parquet`.
+
+    >>> from mmrec.evaluation import read_interactions, write_interactions
+    >>> write_interactions(read_interactions("interactions.csv"), "interactions.parquet")
+    >>> read_interactions("interactions.parquet")
+    Interactions(24 users, 16 items, 96 interactions, with timestamps)
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pyarrow import csv
@@ -203,7 +237,13 @@ def write_interactions(interactions: Interactions, path: str | os.PathLike[str])
 
 
 def align(interactions: Interactions, *, user_ids: Sequence[str], item_ids: Sequence[str]) -> Interactions:
-    """The same interactions under other id maps; users and items missing from the maps are appended."""
+    """The same interactions under other id maps; users and items missing from the maps are appended.
+
+    >>> from mmrec.evaluation import align, make_interactions
+    >>> interactions = make_interactions(["u2", "u1"], ["rain", "wind"])
+    >>> align(interactions, user_ids=["u1", "u2"], item_ids=["fog", "wind"]).item_ids
+    ('fog', 'wind', 'rain')
+    """
     users, user_rows = _to_rows(interactions.user_ids, user_ids)
     items, item_rows = _to_rows(interactions.item_ids, item_ids)
     return Interactions(
@@ -217,7 +257,15 @@ def align(interactions: Interactions, *, user_ids: Sequence[str], item_ids: Sequ
 
 
 def check_no_leak(train: Interactions, held_out: Interactions) -> None:
-    """Raises `LeakError`, saying how many, where held-out interactions are present in training."""
+    """Raises `LeakError`, saying how many, where held-out interactions are present in training.
+
+    >>> from mmrec.evaluation import check_no_leak, read_interactions
+    >>> train = read_interactions("interactions.csv")
+    >>> check_no_leak(train, read_interactions("validation.csv"))
+    >>> check_no_leak(train, train)
+    Traceback (most recent call last):
+    mmrec.errors.LeakError: 96 of 96 held-out interactions are present in training, ...
+    """
     held_out = align(held_out, user_ids=train.user_ids, item_ids=train.item_ids)
     num_items = len(held_out.item_ids)
     train_pairs = train.user_rows * num_items + train.item_rows
@@ -230,105 +278,6 @@ def check_no_leak(train: Interactions, held_out: Interactions) -> None:
             f"{int(leaked_N.sum())} of {len(held_out)} held-out interactions are present in training, "
             f"as user {user_id!r} with item {item_id!r}"
         )
-
-
-def _read_table(path: Path) -> pa.Table:
-    import pyarrow as pa
-
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".parquet": _read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InteractionError(f"{path}: interactions are files that end in {', '.join(readers)}")
-    try:
-        table = reader(path)
-    except FileNotFoundError:
-        raise InteractionError(f"there is no file {path}") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InteractionError(f"{path} cannot be read: {error}") from error
-    if missing := [name for name in ("user_id", "item_id") if name not in table.column_names]:
-        raise InteractionError(f"{path}: no column {' and '.join(missing)}; found {', '.join(table.column_names)}")
-    return table
-
-
-def _read_csv(path: Path) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    as_text = {"user_id": pa.string(), "item_id": pa.string()}
-    return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=as_text, null_values=[""]))
-
-
-def _read_jsonl(path: Path) -> pa.Table:
-    import pyarrow as pa
-
-    rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                raise InteractionError(f"{path}, line {number}: not JSON: {error}") from None
-            if not isinstance(values, dict):
-                raise InteractionError(f"{path}, line {number}: expected an object, got {type(values).__name__}")
-            rows.append({name: values.get(name) for name in ("user_id", "item_id", "timestamp", "weight")})
-    names = {name for row in rows for name, value in row.items() if value is not None} | {"user_id", "item_id"}
-    return pa.table({name: [_text_id(row[name]) if name.endswith("_id") else row[name] for row in rows]
-                     for name in sorted(names)})  # fmt: skip
-
-
-def _text_id(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    names = pq.read_schema(path).names
-    return pq.read_table(path, columns=[n for n in ("user_id", "item_id", "timestamp", "weight") if n in names])
-
-
-def _ids(table: pa.Table, name: str, path: Path) -> list[str]:
-    import pyarrow as pa
-
-    column = table[name]
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    is_id = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
-    if not (is_id or pa.types.is_null(kind)):
-        raise InteractionError(f"{path}: {name} holds {kind}, expected text or whole numbers")
-    values: list[Any] = column.cast(pa.string()).to_pylist()
-    empty = [row for row, value in enumerate(values, start=1) if value is None or not value.strip()]
-    if empty:
-        raise InteractionError(f"{path}: {len(empty)} interactions have no {name}, the first is number {empty[0]}")
-    return values
-
-
-def _numbers(table: pa.Table, name: str, path: Path) -> NDArray[np.float64] | None:
-    import pyarrow as pa
-
-    if name not in table.column_names:
-        return None
-    try:
-        column = table[name].cast(pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InteractionError(f"{path}: {name} must hold numbers: {error}") from None
-    numbers: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    return numbers
-
-
-def _timestamps(table: pa.Table, path: Path) -> NDArray[np.float64] | None:
-    """Seconds; dates and times of Parquet are taken as UTC."""
-    import pyarrow as pa
-
-    column = table["timestamp"] if "timestamp" in table.column_names else None
-    if column is not None and (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
-        micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
-        seconds: NDArray[np.float64] = micros.to_numpy(zero_copy_only=False).astype(np.float64) / 1e6
-        return seconds
-    return _numbers(table, "timestamp", path)
 
 
 def _check_numbers(timestamps: NDArray[np.float64] | None, weights: NDArray[np.float64] | None, source: str) -> None:

@@ -1,12 +1,5 @@
 """How good rankings are: accuracy against held-out interactions, and what accuracy does not show.
 
-    >>> import numpy as np, scipy.sparse as sp
-    >>> from mmrec.evaluation import rank_metrics
-    >>> ranked_UK = np.array([[4, 0, 2], [1, 3, 0]])
-    >>> relevant_UI = sp.csr_array(([1, 1], ([0, 1], [0, 2])), shape=(2, 5))
-    >>> rank_metrics(ranked_UK, relevant_UI, ks=[2])["recall@2"]
-    array([1., 0.])
-
 Rankings are complete ones: the top of all items, never of a sample of them. `-1` fills the places of a list that is
 shorter than the others. Metrics of users are arrays `(U,)` over users that have something relevant: they can be
 averaged, compared in pairs and split into groups.
@@ -71,6 +64,14 @@ def rank_metrics(ranked_UK: Rows, relevant_UI: sp.csr_array, ks: Sequence[int]) 
 
     Raises:
         EvaluationError: for shapes that do not fit, an item twice in a list, a k beyond K, or users without truth.
+
+    >>> import numpy as np
+    >>> import scipy.sparse as sp
+    >>> from mmrec.evaluation import rank_metrics
+    >>> ranked_UK = np.array([[4, 0, 2], [1, 3, 0]])
+    >>> relevant_UI = sp.csr_array(([1, 1], ([0, 1], [0, 2])), shape=(2, 5))
+    >>> rank_metrics(ranked_UK, relevant_UI, ks=[2])["recall@2"]
+    array([1., 0.])
     """
     _check_rankings(ranked_UK, relevant_UI, ks)
     hit_UK = find_hits(ranked_UK, relevant_UI).astype(np.float64)
@@ -209,7 +210,17 @@ def bootstrap_interval(
 
 
 def compare(first_U: Floats, second_U: Floats, *, num_samples: int = 2000, seed: int = 0) -> Comparison:
-    """First minus second over the same users: bootstrap interval and the p-value of a paired permutation test."""
+    """First minus second over the same users: bootstrap interval and the p-value of a paired permutation test.
+
+    >>> import numpy as np
+    >>> from mmrec.evaluation import compare
+    >>> recall_U = np.random.default_rng(0).uniform(size=200)
+    >>> comparison = compare(recall_U + 0.1, recall_U)
+    >>> print(comparison.difference)
+    0.1000 [0.1000, 0.1000]
+    >>> comparison.p_value < 0.01
+    True
+    """
     if first_U.shape != second_U.shape:
         raise EvaluationError(
             f"metrics of {len(first_U)} and {len(second_U)} users: a paired test needs the same users"

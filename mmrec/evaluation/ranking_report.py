@@ -43,6 +43,23 @@ def evaluate_rankings(
     than it. Places beyond the end of the catalog are empty.
 
     Raises `EvaluationError` where there is nothing to evaluate by, a k is below 1, or a baseline is not known.
+
+    >>> import numpy as np
+    >>> import mmrec
+    >>> from mmrec.evaluation import align, evaluate_rankings, read_catalog_interactions
+    >>> from mmrec.ranking import Ranker
+    >>> ids, vectors_ID = mmrec.FeatureStore("store").vectors("visual")
+    >>> train = read_catalog_interactions("interactions.csv", ids)
+    >>> held_out = align(read_catalog_interactions("validation.csv", ids), user_ids=train.user_ids, item_ids=ids)
+    >>> history_UI = train.matrix()
+    >>> users_UD = (history_UI @ vectors_ID).astype(np.float32)
+    >>> trained_I = np.ones(len(ids), bool)
+    >>> report = evaluate_rankings(
+    ...     Ranker(vectors_ID), vectors_ID, users_UD, history_UI, held_out.matrix(), trained_I, history_UI,
+    ...     ks=[3], baselines=["popularity"],
+    ... )
+    >>> report["recall@3"] > report["baselines"]["popularity"]["recall@3"]
+    True
     """
     if not len(users_UD):
         raise EvaluationError("nothing was held out: there is nothing to evaluate by")

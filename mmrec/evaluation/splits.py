@@ -1,7 +1,5 @@
 """Ways to hold some interactions out, to choose settings by or to evaluate a model.
 
-    >>> train, held_out = split_leave_last_out(interactions)                    # doctest: +SKIP
-
 Both parts have the id maps of what was split: a row number means the same user or item.
 """
 
@@ -21,7 +19,15 @@ Split = Literal["random", "last", "time", "cold"]
 def split(
     interactions: Interactions, how: Split, *, share: float = 0.1, seed: int = 0
 ) -> tuple[Interactions, Interactions]:
-    """(train, held out) by one of the ways below; "last" takes no share, "last" and "time" no seed."""
+    """(train, held out) by one of the ways below; "last" takes no share, "last" and "time" no seed.
+
+    >>> from mmrec.evaluation import read_interactions, split
+    >>> interactions = read_interactions("interactions.csv")
+    >>> split(interactions, "last")[1]
+    Interactions(24 users, 16 items, 24 interactions, with timestamps)
+    >>> split(interactions, "random", share=0.25)[0]
+    Interactions(24 users, 16 items, 72 interactions, with timestamps)
+    """
     if how not in get_args(Split):
         raise InteractionError(f"split {how!r} is not one of {', '.join(get_args(Split))}")
     if how == "random":

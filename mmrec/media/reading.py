@@ -36,6 +36,11 @@ class DecodedMedia:
     `frame_spans`: (start, end) in seconds of each token's first and last frame.
     `windows`: mono float32 sound at the plan's rate; all but a single short one have the plan's length.
     `window_spans`: (start, end) in seconds. Times count from the start of the file's presentation.
+
+    >>> from mmrec.media import SoundPlan, SoundSampling, decode_media
+    >>> media = decode_media("media/rain-0.wav", None, SoundPlan(sampling=SoundSampling(), sample_rate=8000))
+    >>> media.duration_seconds, media.windows[0].shape, media.window_spans
+    (1.0, (8000,), [(0.0, 1.0)])
     """
 
     frames_TFHWC: NDArray[np.uint8] | None = None
@@ -64,6 +69,15 @@ def decode_media(
 
     Within `seconds`: the pictures get the first part of them, then the sound; what was decoded in time is kept, with
     the reason `timeout`. Raises nothing for bad media.
+
+    >>> from mmrec.media import FramePlan, FrameSampling, SoundPlan, SoundSampling, decode_media
+    >>> frames = FramePlan(sampling=FrameSampling(count=4), height=32, width=32)
+    >>> sound = SoundPlan(sampling=SoundSampling(), sample_rate=16_000)
+    >>> media = decode_media("media/football-0.mp4", frames, sound)
+    >>> media.frames_TFHWC.shape, media.frame_spans
+    ((4, 1, 32, 32, 3), [(0.25, 0.25), (0.75, 0.75), (1.25, 1.25), (1.75, 1.75)])
+    >>> media.audio_problem.reason
+    <Reason.NO_STREAM: 'no_stream'>
     """
     start = time.monotonic()
     media = DecodedMedia()

@@ -44,6 +44,10 @@ class FrameSampling:
     of 10 to 60 s: 0.9995 by the descriptors, 0.998 by CLIP; with four 0.995, 0.988), and more of them buy little.
     Keyframes cost a ninth, but they lie where the video's encoder put them, often at cuts and few: 0.937, 0.988. They
     are for long files and large catalogs. `scripts/bench_sampling.py` measures it.
+
+    >>> from mmrec.media import FrameSampling
+    >>> FrameSampling(mode="uniform", count=4).times(duration_seconds=60)
+    [7.5, 22.5, 37.5, 52.5]
     """
 
     mode: FrameMode = "uniform"
@@ -71,6 +75,10 @@ class SoundSampling:
     `windows`: up to `count` windows of `window_seconds`, evenly spaced from the start to the end, never overlapping.
     `all`: windows one after the other over all of it, the last one moved back to end with the sound; a sound longer
     than `count` windows is sampled evenly. A sound shorter than one window is one window, as long as the sound.
+
+    >>> from mmrec.media import SoundSampling
+    >>> SoundSampling(window_seconds=10, count=3).spans(duration_seconds=60)
+    [(0.0, 10.0), (25.0, 35.0), (50.0, 60.0)]
     """
 
     mode: SoundMode = "windows"
@@ -115,6 +123,11 @@ class FramePlan:
 
     A token is made of the frames at its time plus each of `offsets` (seconds). `fit` says how a frame becomes
     `height` x `width`: `crop` fills it and cuts the middle out, `squash` ignores the aspect, `pad` adds black borders.
+
+    >>> from mmrec.media import FramePlan, FrameSampling, decode_media
+    >>> pairs = FramePlan(sampling=FrameSampling(count=3), height=16, width=24, fit="pad", offsets=(0.0, 0.25))
+    >>> decode_media("media/football-0.mp4", pairs, None).frames_TFHWC.shape
+    (3, 2, 16, 24, 3)
     """
 
     sampling: FrameSampling
@@ -139,7 +152,13 @@ class FramePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoundPlan:
-    """Sound to decode: mono float32 at `sample_rate` Hz; a sound shorter than `min_seconds` is too short to embed."""
+    """Sound to decode: mono float32 at `sample_rate` Hz; a sound shorter than `min_seconds` is too short to embed.
+
+    >>> from mmrec.media import SoundPlan, SoundSampling, decode_media
+    >>> quarters = SoundPlan(sampling=SoundSampling(mode="all", window_seconds=0.25), sample_rate=16_000)
+    >>> [len(window) for window in decode_media("media/rain-0.wav", None, quarters).windows]
+    [4000, 4000, 4000, 4000]
+    """
 
     sampling: SoundSampling
     sample_rate: int

@@ -1,11 +1,5 @@
 """Approximate top-k of users against items, for catalogs that take too long to score whole.
 
-    ranker = ApproximateRanker(vectors_ID, bias_I)
-    ranker.build(sample_UD, recall=0.95)
-    ranker.recall                                    # as measured on the sample: 0.95 or more
-    rows_UK, scores_UK = ranker.top_k(users_UD, 20)  # the scores of the items found are exact
-    ranker.save("items.index")
-
 It is a `Ranker` in all else. Its index keeps items by cells (FAISS's inverted file), and looks into as many of those
 nearest to a user as the wanted recall takes. `scripts/bench_rank.py` measures what that gains, and what it costs.
 """
@@ -37,12 +31,27 @@ class ApproximateRanker(Ranker):
     """Ranks by looking into some cells of items; until `build` or `load` it has none, and ranks exactly.
 
     Lists are as long as exact ones: a user in whose cells too few items may be listed is ranked exactly.
+
+    >>> import numpy as np
+    >>> from mmrec.ranking import ApproximateRanker
+    >>> vectors_ID = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
+    >>> ranker = ApproximateRanker(vectors_ID)
+    >>> ranker.build(vectors_ID[:100], recall=0.9)    # as measured on this sample of users
+    >>> ranker
+    ApproximateRanker(2000 items x 16, index of recall 0.9...)
+    >>> rows_UK, scores_UK = ranker.top_k(vectors_ID[:3], 20)    # the scores of the items found are exact
+    >>> rows_UK.shape
+    (3, 20)
+    >>> ranker.save("items.index")
     """
 
     def __init__(self, vectors_ID: Floats, bias_I: Floats | None = None) -> None:
         super().__init__(vectors_ID, bias_I)
         self._index: Any = None
         self._recall = 1.0
+
+    def _kind(self) -> str:
+        return "without an index" if self._index is None else f"index of recall {self._recall:.3f}"
 
     @property
     def recall(self) -> float:
@@ -173,7 +182,11 @@ def _lengths(vectors_NE: Floats) -> Floats:
 
 
 def remove_index(file: str | os.PathLike[str]) -> None:
-    """Delete what `save` wrote, where it did."""
+    """Delete what `save` wrote, where it did.
+
+    >>> from mmrec.ranking import remove_index
+    >>> remove_index("items.index")
+    """
     for path in (Path(file), _record_file(file)):
         path.unlink(missing_ok=True)
 

@@ -202,7 +202,12 @@ class PruningPass:
 
 
 def fast_types(device: str) -> tuple[torch.dtype, ...]:
-    """The types that items are scored in on a device, from fast to wide."""
+    """The types that items are scored in on a device, from fast to wide.
+
+    >>> from mmrec.ranking import fast_types
+    >>> fast_types("cpu")[-1]
+    torch.float32
+    """
     if torch.device(device).type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

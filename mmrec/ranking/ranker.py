@@ -42,6 +42,16 @@ class Ranker:
 
     The first ranking prepares the items, once: where bfloat16 is native, by a copy of half their size.
 
+    >>> import mmrec
+    >>> from mmrec.ranking import Ranker
+    >>> ids, vectors_ID = mmrec.FeatureStore("store").vectors("visual")
+    >>> ranker = Ranker(vectors_ID)
+    >>> ranker
+    Ranker(16 items x 16, 'cpu')
+    >>> rows_UK, scores_UK = ranker.top_k(vectors_ID[:1], k=3)
+    >>> [ids[row] for row in rows_UK[0]]
+    ['piano-0', 'piano-...', 'piano-...']
+
     Args:
         vectors_ID: item vectors.
         bias_I: added to every score of an item; none is zero.
@@ -65,6 +75,12 @@ class Ranker:
         self.vectors_IE[: self.num_items, :-1], self.vectors_IE[: self.num_items, -1] = vectors_ID, bias_I
         self.device = device
         self._passes: dict[torch.dtype, PruningPass] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.num_items} items x {self.vectors_IE.shape[1] - 1}, {self._kind()})"
+
+    def _kind(self) -> str:
+        return repr(self.device)
 
     def top_k(
         self,
@@ -216,6 +232,13 @@ def diversify(rows_UC: Rows, scores_UC: Floats, vectors_ID: Floats, k: int, *, d
 
     Returns:
         Rows and their scores, each `(U, min(k, C))`.
+
+    >>> import numpy as np
+    >>> from mmrec.ranking import diversify
+    >>> vectors_ID = np.array([[1, 0], [1, 0.1], [0, 1]], np.float32)
+    >>> rows_UC, scores_UC = np.array([[0, 1, 2]]), np.array([[0.9, 0.8, 0.5]], np.float32)
+    >>> diversify(rows_UC, scores_UC, vectors_ID, k=2, diversity=0.6)
+    (array([[0, 2]]), array([[0.9, 0.5]], dtype=float32))
     """
     if not 0 <= diversity <= 1:
         raise RankingError(f"diversity must be between 0 and 1, got {diversity}")

@@ -28,6 +28,11 @@ def make_sample_catalog(folder: Path, *, seed: int = 0) -> Path:
     - `interactions_validation.csv`: the last interaction of each user.
 
     The same seed writes the same bytes. Files that already have the right content are left untouched.
+
+    >>> from pathlib import Path
+    >>> from mmrec.sample import make_sample_catalog
+    >>> make_sample_catalog(Path("sample"))  # doctest: +SKIP
+    PosixPath('sample/catalog.csv')
     """
     folder = Path(folder)
     (folder / "media").mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 from .feature_store import EncoderRecord as EncoderRecord
 from .feature_store import FeatureStore as FeatureStore
-from .feature_store import StoreStatus as StoreStatus
 from .features import MODALITIES as MODALITIES
 from .features import Features as Features
 from .features import Modality as Modality
@@ -8,3 +7,6 @@ from .features import Status as Status
 from .features import Tokens as Tokens
 from .importing import import_features as import_features
 from .keys import StoredKeys as StoredKeys
+from .rows import token_matrix as token_matrix
+from .notebook import html_table as html_table
+from .status import StoreStatus as StoreStatus

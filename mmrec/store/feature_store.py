@@ -17,24 +17,22 @@ import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmrec.catalog import Item
 from mmrec.errors import MMRecError, StoreError
+from mmrec.store.exporting import export_npy, export_parquet
 from mmrec.store.features import MODALITIES, Features, Modality, Status
 from mmrec.store.keys import StoredKeys
 from mmrec.store.rows import (
     CATALOG_SCHEMA,
     SCHEMA,
-    TOKEN_COUNTS_SCHEMA,
     catalog_row,
     mean_tokens,
     to_features,
     to_table,
-    token_counts,
-    token_matrix,
 )
+from mmrec.store.status import StoreStatus
 
 TABLE = "items"
 ENCODERS_TABLE = "encoders"
@@ -60,6 +58,13 @@ class EncoderRecord:
     """Which encoder made the tokens that carry its fingerprint; `spec` is what loads it again.
 
     `fingerprint` covers the sampling as well, `encoder_fingerprint` the encoder alone; empty where it is not known.
+
+    >>> import mmrec
+    >>> for record in mmrec.FeatureStore("store").encoders():
+    ...     print(record.modality, record.dim, record.spec)
+    visual 16 {'kind': 'imported'}
+    audio 8 {'kind': 'imported'}
+    text 1024 {'kind': 'hashed-ngrams'}
     """
 
     fingerprint: str
@@ -68,17 +73,6 @@ class EncoderRecord:
     dim: int
     spec: Mapping[str, Any]
     encoder_fingerprint: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreStatus:
-    """What a store holds: items by status, reasons by modality, the encoders in use with their numbers of items."""
-
-    items: int
-    statuses: dict[str, int]
-    reasons: dict[str, dict[str, int]]
-    encoders: list[dict[str, Any]]
-    bytes_on_disk: int
 
 
 @contextmanager
@@ -94,11 +88,19 @@ def _storage_errors(folder: Path) -> Iterator[None]:
 class FeatureStore:
     """A folder that holds the features of a catalog's items.
 
-        >>> store = FeatureStore("store")
-        >>> ids, vectors_ID = store.vectors("visual")
+    >>> import mmrec
+    >>> store = mmrec.FeatureStore("store")
+    >>> store
+    FeatureStore('store', 16 items, visual 16, audio 8, text 1024)
+    >>> ids, vectors_ID = store.vectors("visual")
+    >>> vectors_ID.shape
+    (16, 16)
+    >>> next(store.features(["rain-0"]))
+    Features('rain-0', ok, visual 2 x 16, audio 2 x 8, text 1 x 1024)
 
     Opening one that is not there raises `StoreError` unless `create` is set. Any number of processes may read while one
-    writes; writers take `lock()`.
+    writes; writers take `lock()`. It keeps no file open, so it needs no closing; a copy or a pickle opens the same
+    folder again.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, create: bool = False) -> None:
@@ -131,6 +133,26 @@ class FeatureStore:
     def _has_version(self, name: str) -> bool:
         """Whether a table was made to its end; a kill while it is made leaves a folder without any version."""
         return any((self.folder / f"{name}.lance" / "_versions").glob("*"))
+
+    def __reduce__(self) -> tuple[type[FeatureStore], tuple[Path]]:
+        return FeatureStore, (self.folder.absolute(),)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({str(self.folder)!r}, {self._contents()})"
+
+    def _contents(self) -> str:
+        """How many items there are, and the widths of the encoders that it was written by."""
+        try:
+            if not self._has_version(TABLE):
+                return "no longer there"
+            widths: dict[Modality, list[int]] = {modality: [] for modality in MODALITIES}
+            for encoder in self.encoders():
+                if encoder.dim not in widths[encoder.modality]:
+                    widths[encoder.modality].append(encoder.dim)
+            named = [f"{modality} {' or '.join(map(str, dims))}" for modality, dims in widths.items() if dims]
+            return ", ".join([f"{len(self)} items", *named])
+        except Exception:  # noqa: BLE001 - printing never raises
+            return "not readable"
 
     def __len__(self) -> int:
         with _storage_errors(self.folder):
@@ -266,7 +288,7 @@ class FeatureStore:
         used = self.to_arrow([f"{modality}_fingerprint" for modality in MODALITIES])
         for modality in MODALITIES:
             names = {name for name in used[f"{modality}_fingerprint"].unique().to_pylist() if name is not None}
-            self._check_one_encoder(modality, names)
+            self.check_one_encoder(modality, names)
             if names:
                 found[modality] = names.pop()
         return found
@@ -286,11 +308,12 @@ class FeatureStore:
             if present.num_rows:
                 ids += present.column("item_id").to_pylist()
                 fingerprints |= set(present.column(f"{modality}_fingerprint").to_pylist())
-                self._check_one_encoder(modality, fingerprints)
+                self.check_one_encoder(modality, fingerprints)
                 blocks.append(mean_tokens(present.column(f"{modality}_tokens")))
         return ids, np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
 
-    def _check_one_encoder(self, modality: Modality, fingerprints: set[str]) -> None:
+    def check_one_encoder(self, modality: Modality, fingerprints: set[str]) -> None:
+        """Raises `StoreError` where tokens of a modality have several fingerprints."""
         if len(fingerprints) > 1:
             raise StoreError(
                 f"store {self.folder} holds {modality} tokens of {len(fingerprints)} encoders, which cannot be "
@@ -328,46 +351,12 @@ class FeatureStore:
 
         `parquet`: `items.parquet`, all columns. `npy`: `items.parquet` with item_id, status and the number of tokens
         per modality, and for each modality a float32 `<modality>.npy` (tokens, D), the items' tokens in that order.
+
+        >>> import mmrec
+        >>> [path.name for path in mmrec.FeatureStore("store").export("exported", "npy")]
+        ['items.parquet', 'visual.npy', 'audio.npy', 'text.npy']
         """
         folder = Path(out)
         with _storage_errors(self.folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if file_format == "parquet":
-                return [self._export_parquet(folder / "items.parquet")]
-            return self._export_npy(folder)
-
-    def _export_parquet(self, path: Path) -> Path:
-        with pq.ParquetWriter(path, SCHEMA) as writer:
-            for batch in self.scan():
-                writer.write_batch(batch.select(SCHEMA.names))
-        return path
-
-    def _export_npy(self, folder: Path) -> list[Path]:
-        counts = pa.Table.from_batches(
-            [token_counts(batch) for batch in self.scan(["item_id", "status", *(f"{m}_tokens" for m in MODALITIES)])],
-            schema=TOKEN_COUNTS_SCHEMA,
-        )
-        paths = [folder / "items.parquet"]
-        pq.write_table(counts, paths[0])
-        for modality in MODALITIES:
-            total = int(np.sum(counts[f"{modality}_count"].to_numpy()))
-            if total:
-                paths.append(folder / f"{modality}.npy")
-                self._export_tokens(paths[-1], modality, total)
-        return paths
-
-    def _export_tokens(self, path: Path, modality: Modality, total: int) -> None:
-        out: NDArray[np.float32] | None = None
-        row = 0
-        fingerprints: set[str] = set()
-        for batch in self.scan(["item_id", f"{modality}_tokens", f"{modality}_fingerprint"]):
-            present = batch.filter(batch.column(f"{modality}_tokens").is_valid())
-            if not present.num_rows:
-                continue
-            fingerprints |= set(present.column(f"{modality}_fingerprint").to_pylist())
-            self._check_one_encoder(modality, fingerprints)
-            _, tokens_TD = token_matrix(present.column(f"{modality}_tokens"))
-            if out is None:
-                out = np.lib.format.open_memmap(path, "w+", np.float32, (total, tokens_TD.shape[1]))
-            out[row : row + len(tokens_TD)] = tokens_TD
-            row += len(tokens_TD)
+            return (export_parquet if file_format == "parquet" else export_npy)(self, folder)

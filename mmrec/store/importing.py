@@ -35,6 +35,14 @@ def import_features(
 
     Raises `CatalogError` where a file cannot be read, is not of numbers, or has another number of rows, and
     `StoreError` where other items of the store have tokens from another file or encoder, which cannot be compared.
+
+    >>> import numpy as np
+    >>> import mmrec
+    >>> np.save("pictures.npy", np.random.default_rng(0).normal(size=(16, 32)))
+    >>> mmrec.import_features("catalog.csv", "imported", {"visual": "pictures.npy"})
+    16
+    >>> mmrec.FeatureStore("imported")
+    FeatureStore('imported', 16 items, visual 32)
     """
     manifest = read_catalog(items)
     if not features:

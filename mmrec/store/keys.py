@@ -14,7 +14,15 @@ from mmrec.store.features import MODALITIES, Status
 
 
 class StoredKeys:
-    """The keys of all rows, compactly: 25 bytes a row."""
+    """The keys of all rows, compactly: 25 bytes a row.
+
+    >>> import mmrec
+    >>> keys = mmrec.FeatureStore("store").keys()
+    >>> keys.holds("rain-0"), keys.holds("rain-99")
+    (True, False)
+    >>> keys.compare("rain-0", content_key="f" * 32, catalog_key="0" * 32)
+    'changed'
+    """
 
     def __init__(self, table: pa.Table) -> None:
         ids = np.fromiter((hash(i) for i in table["item_id"].to_pylist()), np.int64, len(table))

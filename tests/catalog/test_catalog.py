@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import tracemalloc
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from manifests import WRITERS, items_of, only, write_csv, write_jsonl, write_parquet
 
 from mmrec.catalog.manifest import Item, read_catalog
 from mmrec.errors import CatalogError, Reason
@@ -37,45 +34,6 @@ ROWS = [
     },
     {"item_id": "🎵", "media": "", "title": "Ω", "description": "", "tags": "x", "language": "", "year": "1999"},
 ]
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, str]], *, encoding: str = "utf-8") -> Path:
-    import csv
-
-    with open(path, "w", encoding=encoding, newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)
-    return path
-
-
-def items_of(path: Path, **options: Any) -> list[Item]:
-    catalog = read_catalog(path, **options)
-    items = list(catalog.items())
-    assert catalog.num_items == len(items)
-    return items
-
-
-def only(path: Path, **options: Any) -> Item:
-    (item,) = items_of(path, **options)
-    return item
-
-
-def one_row(folder: Path, **values: str) -> Path:
-    return write_csv(folder / "catalog.csv", [{"item_id": "a", **values}])
-
-
-WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -253,116 +211,6 @@ def test_a_row_with_neither_media_nor_text_is_the_item_s_own_problem(tmp_path: P
     empty, tagged = items_of(write_csv(tmp_path / "c.csv", rows))
     assert empty.problem is not None and empty.problem.reason is Reason.NO_CONTENT
     assert tagged.problem is None
-
-
-def test_relative_media_is_relative_to_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "catalog"
-    folder.mkdir()
-    path = one_row(folder, media="sub/../clip.mp4")
-    monkeypatch.chdir(tmp_path)
-    for given in (path, Path("catalog/catalog.csv")):
-        item = only(given)
-        assert item.problem is None
-        assert item.media is not None and item.media.absolute() == folder / "clip.mp4"
-    monkeypatch.chdir(folder)
-    item = only(Path("catalog.csv"))
-    assert item.media is not None and item.media.absolute() == folder / "clip.mp4"
-
-
-FORBIDDEN = [
-    pytest.param("../secret.mp4", "leaves the catalog's folder", id="parent"),
-    pytest.param("sub/../../secret.mp4", "leaves the catalog's folder", id="hidden parent"),
-    pytest.param("https://example.org/a.mp4", "is a URL", id="URL"),
-    pytest.param("file:///etc/passwd", "is a URL", id="file URL"),
-    pytest.param("a\0b.mp4", "NUL", id="NUL"),
-]
-
-
-@pytest.mark.parametrize(("media", "message"), FORBIDDEN)
-def test_a_forbidden_path_is_the_item_s_own_problem(tmp_path: Path, media: str, message: str) -> None:
-    item = only(write_jsonl(tmp_path / "c.jsonl", [{"item_id": "a", "media": media, "title": "t"}]))
-    assert item.media is None
-    assert item.problem is not None
-    assert item.problem.reason is Reason.FORBIDDEN_PATH
-    assert message in item.problem.detail
-
-
-def test_a_relative_manifest_confines_relative_media_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_row(tmp_path, media="../secret.mp4")
-    monkeypatch.chdir(tmp_path)
-    item = only(Path("catalog.csv"))
-    assert item.problem is not None and item.problem.reason is Reason.FORBIDDEN_PATH
-
-
-def test_absolute_media_is_taken_as_given(tmp_path: Path) -> None:
-    item = only(one_row(tmp_path, media="/somewhere/else/../clip.mp4"))
-    assert item.problem is None
-    assert item.media == Path("/somewhere/else/../clip.mp4")
-
-
-def test_a_media_root_confines_every_path(tmp_path: Path) -> None:
-    root, outside = tmp_path / "root", tmp_path / "outside"
-    (root / "sub").mkdir(parents=True)
-    outside.mkdir()
-    for folder in (root, outside):
-        (folder / "clip.mp4").write_bytes(b"x")
-    (root / "away.mp4").symlink_to(outside / "clip.mp4")
-    (root / "away").symlink_to(outside)
-    (root / "near.mp4").symlink_to(root / "clip.mp4")
-    (root / "loop.mp4").symlink_to(root / "loop.mp4")
-    names = {
-        "inside": ("clip.mp4", True),
-        "link inside": ("near.mp4", True),
-        "absolute inside": (str(root / "sub/../clip.mp4"), True),
-        "link outside": ("away.mp4", False),
-        "folder link outside": ("away/clip.mp4", False),
-        "absolute outside": (str(outside / "clip.mp4"), False),
-        "absolute with dots": (str(root / "../outside/clip.mp4"), False),
-        "a folder whose name begins alike": (f"{root}-not/clip.mp4", False),
-    }
-    path = write_csv(root / "c.csv", [{"item_id": key, "media": name} for key, (name, _) in names.items()])
-    for item in items_of(path, media_root=root):
-        allowed = names[item.item_id][1]
-        assert (item.problem is None) == allowed, item
-        assert (item.media is not None) == allowed
-    loop = only(write_csv(root / "loop.csv", [{"item_id": "a", "media": "loop.mp4"}]), media_root=root)
-    assert loop.problem is not None and loop.problem.reason is Reason.FORBIDDEN_PATH
-
-
-def test_a_media_root_may_be_a_link_itself(tmp_path: Path) -> None:
-    (tmp_path / "root").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "root")
-    item = only(one_row(tmp_path / "root", media="clip.mp4"), media_root=tmp_path / "link")
-    assert item.problem is None
-
-
-def test_a_media_root_must_be_a_folder(tmp_path: Path) -> None:
-    path = one_row(tmp_path, media="clip.mp4")
-    with pytest.raises(CatalogError, match="is not a folder"):
-        read_catalog(path, media_root=tmp_path / "nowhere")
-
-
-def test_a_folder_is_a_catalog_of_its_media_files(tmp_path: Path) -> None:
-    for name in ("b.mp4", "a.1.jpg", "a.2.jpg", "子/🎵.OGG", "notes.txt", "mp4", "z/.hidden.mp4"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    items = items_of(tmp_path)
-    assert [item.item_id for item in items] == ["a.1.jpg", "a.2.jpg", "b.mp4", "z/.hidden.mp4", "子/🎵.OGG"]
-    for item in items:
-        assert item.media == tmp_path / item.item_id
-        assert item.problem is None
-
-
-def test_a_file_name_that_is_no_unicode_is_still_found(tmp_path: Path) -> None:
-    name = b"caf\xe9.mp4"
-    try:
-        with open(os.path.join(os.fsencode(tmp_path), name), "wb"):
-            pass
-    except OSError:
-        pytest.skip("the file system takes only Unicode names")
-    item = only(tmp_path)
-    item.item_id.encode()
-    assert item.media is not None and item.media.exists()
 
 
 def test_a_manifest_that_changes_under_the_reader_is_noticed(tmp_path: Path) -> None:

@@ -1,30 +1,24 @@
-"""The feature store: what is written is read again, resumed, replaced, pruned and exported."""
+"""The feature store: what is written is read again, resumed, replaced and pruned."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-import subprocess
-import sys
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from store_rows import DIMS, assert_same, by_id, filled, key, make, tokens
 
-import mmrec.store.feature_store
 from mmrec.catalog.manifest import Item
 from mmrec.errors import Problem, Reason, StoreError
 from mmrec.store.feature_store import EncoderRecord, FeatureStore
-from mmrec.store.features import Features, Modality, Tokens
+from mmrec.store.features import Features, Modality
 
-DIMS: dict[Modality, int] = {"visual": 5, "audio": 3, "text": 4}
 KEY = "0123456789abcdef" * 2
+
+
 AWKWARD_IDS = [
     "it's",
     'say "hi"',
@@ -37,59 +31,6 @@ AWKWARD_IDS = [
     "كلب",
     "a" * 500,
 ]
-
-
-def key(number: int) -> str:
-    return f"{number:016x}" * 2
-
-
-def tokens(modality: Modality, count: int, seed: int = 0) -> Tokens:
-    rng = np.random.default_rng([seed, count])
-    starts_T = np.arange(count) / 3
-    return Tokens(
-        rng.normal(size=(count, DIMS[modality])).astype(np.float32), np.column_stack([starts_T, starts_T + 0.5])
-    )
-
-
-def make(item_id: str, *, seed: int = 0, fingerprint: str = "f", content: int = 1, **counts: int) -> Features:
-    """An item with `counts` tokens of each modality named."""
-    modalities: list[Modality] = [modality for modality in DIMS if modality in counts]
-    return Features(
-        Item(item_id=item_id, title=f"title of {item_id}"),
-        tokens={modality: tokens(modality, counts[modality], seed) for modality in modalities},
-        problems={modality: Problem(Reason.NO_STREAM, "none") for modality in DIMS if modality not in counts},
-        fingerprints={modality: f"{modality}-{fingerprint}" for modality in modalities},
-        content_key=key(content),
-        catalog_key=key(1),
-    )
-
-
-def filled(folder: Path, rows: Sequence[Features]) -> FeatureStore:
-    store = FeatureStore(folder, create=True)
-    store.write(rows)
-    return store
-
-
-def by_id(store: FeatureStore) -> dict[str, Features]:
-    rows = list(store.features())
-    found = {row.item.item_id: row for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-def assert_same(left: Features, right: Features) -> None:
-    assert left.tokens.keys() == right.tokens.keys()
-    for modality, expected in right.tokens.items():
-        found = left.tokens[modality]
-        assert found.vectors_TD.dtype == np.float32
-        np.testing.assert_array_equal(found.vectors_TD, expected.vectors_TD)
-        np.testing.assert_array_equal(found.spans_T2, expected.spans_T2)
-    assert dataclasses.replace(left, tokens={}) == dataclasses.replace(right, tokens={})
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> FeatureStore:
-    return filled(tmp_path / "store", [make("a", visual=2, text=1), make("b", audio=3), make("c", seed=1, visual=4)])
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -290,202 +231,3 @@ def test_vectors_of_mixed_encoders_are_refused(store: FeatureStore) -> None:
 def test_vectors_of_an_unknown_modality_are_refused(store: FeatureStore) -> None:
     with pytest.raises(StoreError, match="modality 'smell'"):
         store.vectors("smell")  # type: ignore[arg-type]
-
-
-# --- export -----------------------------------------------------------------------------------------------------------
-
-
-def test_parquet_holds_every_column(store: FeatureStore, tmp_path: Path) -> None:
-    (path,) = store.export(tmp_path / "out" / "deep", "parquet")
-    table = pq.read_table(path)
-    assert table.schema.names == store.to_arrow().schema.names
-    assert table.sort_by("item_id").to_pylist() == store.to_arrow().sort_by("item_id").to_pylist()
-
-
-def test_parquet_is_read_by_pandas(store: FeatureStore, tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
-    (path,) = store.export(tmp_path, "parquet")
-    frame = pandas.read_parquet(path).set_index("item_id")
-    np.testing.assert_array_equal(np.stack(frame.loc["a", "visual_tokens"]), tokens("visual", 2).vectors_TD)
-    assert frame.loc["b", "visual_tokens"] is None
-
-
-def test_parquet_is_read_by_polars(store: FeatureStore, tmp_path: Path) -> None:
-    polars = pytest.importorskip("polars")
-    (path,) = store.export(tmp_path, "parquet")
-    row = polars.read_parquet(path).row(by_predicate=polars.col("item_id") == "a", named=True)
-    np.testing.assert_array_equal(np.array(row["visual_tokens"], np.float32), tokens("visual", 2).vectors_TD)
-    assert row["audio_tokens"] is None
-
-
-def test_parquet_is_read_by_duckdb(store: FeatureStore, tmp_path: Path) -> None:
-    duckdb = pytest.importorskip("duckdb")
-    (path,) = store.export(tmp_path, "parquet")
-    query = "select item_id, len(visual_tokens), visual_reason from read_parquet(?) order by item_id"
-    assert duckdb.execute(query, [str(path)]).fetchall() == [("a", 2, None), ("b", None, "no_stream"), ("c", 4, None)]
-
-
-def test_npy_rows_follow_the_item_table(tmp_path: Path) -> None:
-    rows = [make(str(n), seed=n, visual=1 + n % 3, **({"audio": 2} if n % 4 == 0 else {})) for n in range(2100)]
-    store = filled(tmp_path / "store", rows)
-    paths = store.export(tmp_path / "out", "npy")
-    assert [path.name for path in paths] == ["items.parquet", "visual.npy", "audio.npy"]
-    table = pq.read_table(paths[0])
-    assert table.schema.names == ["item_id", "status", "visual_count", "audio_count", "text_count"]
-    for modality in ("visual", "audio"):
-        array_TD = np.load(tmp_path / "out" / f"{modality}.npy", mmap_mode="r")
-        assert array_TD.dtype == np.float32
-        counts = table[f"{modality}_count"].to_pylist()
-        assert sum(counts) == len(array_TD)
-        for item_id, part_TD in zip(
-            table["item_id"].to_pylist(), np.split(array_TD, np.cumsum(counts)[:-1]), strict=True
-        ):
-            expected = rows[int(item_id)].tokens.get(modality)  # type: ignore[call-overload]
-            np.testing.assert_array_equal(
-                part_TD, np.zeros_like(part_TD[:0]) if expected is None else expected.vectors_TD
-            )
-
-
-def test_npy_of_mixed_encoders_is_refused(store: FeatureStore, tmp_path: Path) -> None:
-    store.write([make("d", fingerprint="other", visual=1)])
-    with pytest.raises(StoreError, match="visual tokens of 2 encoders"):
-        store.export(tmp_path / "out", "npy")
-
-
-def test_an_empty_store_exports_empty_tables(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path / "store", create=True)
-    (parquet,) = store.export(tmp_path / "a", "parquet")
-    assert pq.read_table(parquet).num_rows == 0
-    (items,) = store.export(tmp_path / "b", "npy")
-    assert pq.read_table(items).num_rows == 0
-
-
-def test_export_onto_a_file_is_refused(store: FeatureStore, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("here already")
-    with pytest.raises(StoreError):
-        store.export(tmp_path / "out", "parquet")
-
-
-# --- opening ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_folder_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"there is no store at .*make one with `mmrec embed"):
-        FeatureStore(tmp_path / "nowhere")
-    assert not (tmp_path / "nowhere").exists()
-    with pytest.raises(StoreError, match="there is no store at"):
-        FeatureStore(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_is_no_store(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("words")
-    with pytest.raises(StoreError):
-        FeatureStore(tmp_path / "file", create=True)
-
-
-def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
-    import lancedb
-
-    lancedb.connect(tmp_path).create_table("items", pa.table({"item_id": ["a"], "vector": [1.0]}))
-    for create in (False, True):
-        with pytest.raises(StoreError, match="made by another version of mmrec"):
-            FeatureStore(tmp_path, create=create)
-
-
-@pytest.mark.parametrize("part", ["_versions", "data"])
-def test_a_damaged_store_says_so(store: FeatureStore, part: str) -> None:
-    shutil.rmtree(store.folder / "items.lance" / part)
-    with pytest.raises(StoreError, match="store ") as caught:
-        FeatureStore(store.folder).vectors("visual")
-    assert str(store.folder) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda store: store.vectors("visual"),
-        lambda store: list(store.features()),
-        lambda store: store.status(),
-        lambda store: store.keys(),
-        lambda store: store.to_arrow(),
-        lambda store: store.export(store.folder / "out", "parquet"),
-        lambda store: store.export(store.folder / "out", "npy"),
-    ],
-    ids=["vectors", "features", "status", "keys", "to_arrow", "parquet", "npy"],
-)
-def test_a_truncated_store_says_so_whatever_is_read(store: FeatureStore, read: Any) -> None:
-    for path in (store.folder / "items.lance" / "data").iterdir():
-        path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(StoreError, match="store "):
-        read(FeatureStore(store.folder))
-
-
-# --- many at once -----------------------------------------------------------------------------------------------------
-
-
-def test_a_second_writer_is_refused_at_once(store: FeatureStore) -> None:
-    program = textwrap.dedent("""
-        import sys
-        from mmrec.errors import StoreError
-        from mmrec.store.feature_store import FeatureStore
-        try:
-            with FeatureStore(sys.argv[1]).lock():
-                print("mine")
-        except StoreError as error:
-            print(error)
-    """)
-
-    def other_process() -> str:
-        command = [sys.executable, "-c", program, str(store.folder)]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-
-    with store.lock():
-        assert "is being written by another job" in other_process()
-        with pytest.raises(StoreError, match="another job"), FeatureStore(store.folder).lock():
-            pass
-    assert other_process() == "mine\n"
-
-
-def test_readers_see_whole_commits(store: FeatureStore) -> None:
-    reader = FeatureStore(store.folder)
-    batches = store.scan(["item_id"])
-    store.write([make("d", visual=1)], [make("a", seed=5, visual=1, content=2)])
-    assert sorted(batches.read_all()["item_id"].to_pylist()) == ["a", "b", "c"]
-    assert len(FeatureStore(store.folder)) == 4
-    assert len(reader) in {3, 4}
-
-
-def test_compaction_keeps_rows_and_merges_fragments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmrec.store.feature_store, "COMMITS_BETWEEN_COMPACTIONS", 4)
-    store = FeatureStore(tmp_path / "store", create=True)
-    rows = [make(str(n), seed=n, visual=2) for n in range(16)]
-    for start in range(0, 16, 2):
-        store.write(rows[start : start + 2], [dataclasses.replace(rows[0], content_key=key(start))])
-    found = by_id(store)
-    assert len(found) == 16
-    for row in rows[1:]:
-        assert_same(found[row.item.item_id], row)
-    assert found["0"].content_key == key(14)
-    assert num_fragments(store) < 8
-
-
-def test_a_large_store_is_not_rewritten_for_a_few_new_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmrec.store.feature_store, "COMMITS_BETWEEN_COMPACTIONS", 4)
-    store = FeatureStore(tmp_path / "store", create=True)
-    rows = [make(str(n), seed=n, visual=1) for n in range(40)]
-    store.write(rows[:24])
-    for row in rows[24:35]:
-        store.write([row])
-    assert num_fragments(store) == 12, "eleven new rows beside 24"
-    for row in rows[35:]:
-        store.write([row])
-    assert num_fragments(store) == 17, "no more in them than in the first"
-    store.write([], [dataclasses.replace(row, content_key=key(1)) for row in rows[:20]])
-    store.compact()
-    assert num_fragments(store) == 1, "half of the rows were replaced"
-    assert len(by_id(store)) == 40
-
-
-def num_fragments(store: FeatureStore) -> int:
-    return int(store._items.stats()["fragment_stats"]["num_fragments"])

@@ -1,0 +1,50 @@
+"""What a store holds, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mmrec.store.notebook import html_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatus:
+    """What a store holds: items by status, reasons by modality, the encoders in use with their numbers of items.
+
+    >>> import mmrec
+    >>> status = mmrec.FeatureStore("store").status()
+    >>> status
+    StoreStatus(16 items: 16 ok; audio 8, text 1024, visual 16; ... MB)
+    >>> status.encoders[0]["name"], status.encoders[0]["items"]
+    ('example audio', 16)
+    """
+
+    items: int
+    statuses: dict[str, int]
+    reasons: dict[str, dict[str, int]]
+    encoders: list[dict[str, Any]]
+    bytes_on_disk: int
+
+    def __repr__(self) -> str:
+        statuses = ", ".join(f"{count} {status}" for status, count in self.statuses.items() if count)
+        widths = ", ".join(f"{encoder['modality']} {encoder['dim']}" for encoder in self.encoders)
+        parts = [f"{self.items} items" + (f": {statuses}" if statuses else ""), widths, self._size]
+        return f"StoreStatus({'; '.join(part for part in parts if part)})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
+
+    def _rows(self) -> Iterator[tuple[object, object]]:
+        yield "items", self.items
+        yield from self.statuses.items()
+        for encoder in self.encoders:
+            yield encoder["modality"], f"{encoder['name']}, {encoder['dim']} wide, {encoder['items']} items"
+        for modality, counts in self.reasons.items():
+            yield from ((f"{modality}: {reason}", count) for reason, count in counts.items())
+        yield "on disk", self._size
+
+    @property
+    def _size(self) -> str:
+        return f"{self.bytes_on_disk / 1e6:.1f} MB"

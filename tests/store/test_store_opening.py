@@ -1,0 +1,143 @@
+"""Opening a store, damaged ones, and many processes at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from store_rows import assert_same, by_id, key, make
+
+import mmrec.store.feature_store
+from mmrec.errors import StoreError
+from mmrec.store.feature_store import FeatureStore
+
+# --- opening ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"there is no store at .*make one with `mmrec embed"):
+        FeatureStore(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(StoreError, match="there is no store at"):
+        FeatureStore(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("words")
+    with pytest.raises(StoreError):
+        FeatureStore(tmp_path / "file", create=True)
+
+
+def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
+    import lancedb
+
+    lancedb.connect(tmp_path).create_table("items", pa.table({"item_id": ["a"], "vector": [1.0]}))
+    for create in (False, True):
+        with pytest.raises(StoreError, match="made by another version of mmrec"):
+            FeatureStore(tmp_path, create=create)
+
+
+@pytest.mark.parametrize("part", ["_versions", "data"])
+def test_a_damaged_store_says_so(store: FeatureStore, part: str) -> None:
+    shutil.rmtree(store.folder / "items.lance" / part)
+    with pytest.raises(StoreError, match="store ") as caught:
+        FeatureStore(store.folder).vectors("visual")
+    assert str(store.folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda store: store.vectors("visual"),
+        lambda store: list(store.features()),
+        lambda store: store.status(),
+        lambda store: store.keys(),
+        lambda store: store.to_arrow(),
+        lambda store: store.export(store.folder / "out", "parquet"),
+        lambda store: store.export(store.folder / "out", "npy"),
+    ],
+    ids=["vectors", "features", "status", "keys", "to_arrow", "parquet", "npy"],
+)
+def test_a_truncated_store_says_so_whatever_is_read(store: FeatureStore, read: Any) -> None:
+    for path in (store.folder / "items.lance" / "data").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StoreError, match="store "):
+        read(FeatureStore(store.folder))
+
+
+# --- many at once -----------------------------------------------------------------------------------------------------
+
+
+def test_a_second_writer_is_refused_at_once(store: FeatureStore) -> None:
+    program = textwrap.dedent("""
+        import sys
+        from mmrec.errors import StoreError
+        from mmrec.store.feature_store import FeatureStore
+        try:
+            with FeatureStore(sys.argv[1]).lock():
+                print("mine")
+        except StoreError as error:
+            print(error)
+    """)
+
+    def other_process() -> str:
+        command = [sys.executable, "-c", program, str(store.folder)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    with store.lock():
+        assert "is being written by another job" in other_process()
+        with pytest.raises(StoreError, match="another job"), FeatureStore(store.folder).lock():
+            pass
+    assert other_process() == "mine\n"
+
+
+def test_readers_see_whole_commits(store: FeatureStore) -> None:
+    reader = FeatureStore(store.folder)
+    batches = store.scan(["item_id"])
+    store.write([make("d", visual=1)], [make("a", seed=5, visual=1, content=2)])
+    assert sorted(batches.read_all()["item_id"].to_pylist()) == ["a", "b", "c"]
+    assert len(FeatureStore(store.folder)) == 4
+    assert len(reader) in {3, 4}
+
+
+def test_compaction_keeps_rows_and_merges_fragments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmrec.store.feature_store, "COMMITS_BETWEEN_COMPACTIONS", 4)
+    store = FeatureStore(tmp_path / "store", create=True)
+    rows = [make(str(n), seed=n, visual=2) for n in range(16)]
+    for start in range(0, 16, 2):
+        store.write(rows[start : start + 2], [dataclasses.replace(rows[0], content_key=key(start))])
+    found = by_id(store)
+    assert len(found) == 16
+    for row in rows[1:]:
+        assert_same(found[row.item.item_id], row)
+    assert found["0"].content_key == key(14)
+    assert num_fragments(store) < 8
+
+
+def test_a_large_store_is_not_rewritten_for_a_few_new_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmrec.store.feature_store, "COMMITS_BETWEEN_COMPACTIONS", 4)
+    store = FeatureStore(tmp_path / "store", create=True)
+    rows = [make(str(n), seed=n, visual=1) for n in range(40)]
+    store.write(rows[:24])
+    for row in rows[24:35]:
+        store.write([row])
+    assert num_fragments(store) == 12, "eleven new rows beside 24"
+    for row in rows[35:]:
+        store.write([row])
+    assert num_fragments(store) == 17, "no more in them than in the first"
+    store.write([], [dataclasses.replace(row, content_key=key(1)) for row in rows[:20]])
+    store.compact()
+    assert num_fragments(store) == 1, "half of the rows were replaced"
+    assert len(by_id(store)) == 40
+
+
+def num_fragments(store: FeatureStore) -> int:
+    return int(store._items.stats()["fragment_stats"]["num_fragments"])
