@@ -109,8 +109,8 @@ class Ranker:
         rows_UK, scores_UK = np.full((len(users_UE), k), -1, np.int64), np.full((len(users_UE), k), -np.inf, np.float32)
         for start in range(0, len(users_UE) if k else 0, users_at_once := self._users_at_once(k)):
             block = slice(start, start + users_at_once)
-            exclude_UI = None if exclude_UI is None else exclude_UI[block]
-            rows_UK[block], scores_UK[block] = self._rank_block(users_UE[block], k, exclude_UI, disallowed_I)
+            excluded_UI = None if exclude_UI is None else exclude_UI[block]
+            rows_UK[block], scores_UK[block] = self._rank_block(users_UE[block], k, excluded_UI, disallowed_I)
         return rows_UK, scores_UK
 
     def rank_candidates(self, users_UD: Floats, candidates_UC: Rows, k: int) -> tuple[Rows, Floats]:

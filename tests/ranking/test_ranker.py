@@ -149,7 +149,7 @@ def test_devices_score_groups_alike() -> None:
     groups = torch.from_numpy(rng.integers(-1, 8, (5, 6)))
     expected_USG = (users.double() @ vectors.double().T).view(5, 8, 8)[torch.arange(5)[:, None], groups.clamp(min=0)]
     expected_USG[groups < 0] = -torch.inf
-    for score in (pruning.dots.score_groups, pruning._score_copies):
+    for score in (pruning.dot_products.score_groups, pruning._score_copies):
         assert torch.allclose(score(vectors, users, groups, 8), expected_USG)
 
 
