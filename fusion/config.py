@@ -2,112 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fusion.attention import FUSIONS
 
-Objective = Literal["full_softmax", "in_batch_softmax", "binary", "bpr"]
-Targets = Literal["next_item", "last_item", "all"]
-Schedule = Literal["constant", "cosine"]
-Optimizer = Literal["adamw", "sgd"]
+Order = Literal["auto", "rows", "none"]
 
 
 class TrainingError(ValueError):
     """A configuration, interactions or a loss that training cannot go on with; the message says what and why."""
 
 
+class FitStopped(TrainingError):
+    """The fit was asked to stop before its end."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FusionConfig:
-    """What determines a fit, with defaults chosen on the validation splits of short-video data.
+    """What determines a fit; the same defaults serve all data.
 
-    Fusion: `fusion` (a key of `FUSIONS`), `dim`, `num_heads`, and the shares dropped in training: `input_dropout` of
-    features, `attention_dropout`, `modality_dropout` of modalities (for ranking alone).
-    Item and user vectors: `use_ids`, `id_dropout`, `smoothing` over `neighbours` content neighbours, `history_power`.
-    Objective: `objective`; `num_negatives` sampled per example for "binary" and "bpr"; `label_smoothing` for
-    "full_softmax"; `alignment_weight` and its `temperature`; `adversarial_weight` and its `adversarial_epsilon`.
-    Examples: `targets` are "next_item" (each interaction but a user's first, predicted from those before it),
-    "last_item" (a user's last alone) or "all" (each, predicted from all the others, whatever came first). Users with more than
-    `max_history` interactions are left out of training: they say little about any one item and would drown the others;
-    their vectors are made like everyone's. A share `shorten_history` of histories is cut to one random item, for new
-    users have short ones.
-    Optimisation: `optimizer`, `learning_rate`, `weight_decay`, `schedule` with `warmup_steps`, `gradient_clip` (an L2
-    norm), `ema_decay` of the averaged weights that are validated and kept (0: none), `batch_size`, `max_epochs`,
-    `patience` epochs without a better validation score, `seed`.
+    Items: `fusion` (a key of `FUSIONS`), `dim`, `num_heads`, `use_ids`, `id_dropout`, and the shares dropped in
+    training: `input_dropout` of features, `attention_dropout`, `modality_dropout` of modalities.
+    Users: `order` is "auto" (interactions count in the order of their timestamps, and in none where there are none),
+    "rows" (they stand in order, as in a log) or "none". Where there is order, `half_lives` (in interactions) are where
+    the learned rates of the averages start. `history_dropout` is a share of the history's features dropped in training.
+    Histories are learned from in pieces of `chunk` interactions; the interactions of a user with n of them count
+    `n ** user_weight` together.
+    Objective: softmax over the whole catalog where it has at most `full_softmax_items` items and not too many tokens;
+    else over the targets of the batch and `num_uniform` and `num_popular` sampled negatives.
+    Optimisation: AdamW with `learning_rate`, `weight_decay` and `warmup_steps`, then a cosine to nothing over
+    `max_epochs`; `gradient_clip` (an L2 norm); `batch_size` targets in a step; `ema_decay` of the averaged weights that
+    are validated and kept (0: none); `patience` epochs without a better validation score, of at most `validation_users`
+    users; `temperature` of the alignment of modalities where there are no interactions; `seed`.
     """
 
     fusion: str = "attention"
-    dim: int = 64
+    dim: int = 128
     num_heads: int = 4
-    input_dropout: float = 0.5
-    attention_dropout: float = 0.0
-    modality_dropout: float = 0.2
     use_ids: bool = True
     id_dropout: float = 0.1
-    smoothing: float = 0.5
-    neighbours: int = 10
-    history_power: float = 0.5
-    objective: Objective = "full_softmax"
-    num_negatives: int = 64
-    label_smoothing: float = 0.0
-    alignment_weight: float = 0.0
-    temperature: float = 0.07
-    adversarial_weight: float = 0.0
-    adversarial_epsilon: float = 0.5
-    targets: Targets = "next_item"
-    max_history: int = 100
-    shorten_history: float = 0.2
-    optimizer: Optimizer = "adamw"
-    learning_rate: float = 5e-3
-    weight_decay: float = 1e-2
-    schedule: Schedule = "constant"
-    warmup_steps: int = 0
-    gradient_clip: float = 5.0
-    ema_decay: float = 0.97
+    input_dropout: float = 0.3
+    attention_dropout: float = 0.0
+    modality_dropout: float = 0.0
+    order: Order = "auto"
+    half_lives: tuple[float, ...] = (2.0, 10.0, 50.0)
+    history_dropout: float = 0.2
+    chunk: int = 100
+    user_weight: float = 1.0
+    full_softmax_items: int = 4096
+    num_uniform: int = 1024
+    num_popular: int = 0
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
+    warmup_steps: int = 20
+    gradient_clip: float = 1.0
     batch_size: int = 1024
-    max_epochs: int = 25
-    patience: int = 6
+    max_epochs: int = 9
+    ema_decay: float = 0.0
+    patience: int = 3
+    validation_users: int = 10_000
+    temperature: float = 0.07
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
             raise TrainingError(f"fusion {self.fusion!r} is not one of {sorted(FUSIONS)}")
-        for name, allowed in (
-            ("objective", Objective),
-            ("targets", Targets),
-            ("schedule", Schedule),
-            ("optimizer", Optimizer),
-        ):
-            if getattr(self, name) not in get_args(allowed):
-                raise TrainingError(f"{name} {getattr(self, name)!r} is not one of {list(get_args(allowed))}")
+        if self.order not in get_args(Order):
+            raise TrainingError(f"order {self.order!r} is not one of {list(get_args(Order))}")
+        if not self.half_lives or min(self.half_lives) <= 0:
+            raise TrainingError(f"half_lives must be one or more positive numbers, got {list(self.half_lives)}")
         for name in (
             "input_dropout",
             "attention_dropout",
             "modality_dropout",
+            "history_dropout",
             "id_dropout",
             "ema_decay",
-            "label_smoothing",
         ):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        for name in ("smoothing", "shorten_history", "history_power"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        for name in (
-            "dim",
-            "num_heads",
-            "neighbours",
-            "num_negatives",
-            "batch_size",
-            "max_epochs",
-            "patience",
-            "max_history",
-        ):
+        self._require("user_weight", 0 <= self.user_weight <= 1, "between 0 and 1")
+        for name in ("dim", "num_heads", "batch_size", "max_epochs", "patience", "validation_users"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("chunk", self.chunk >= 2, "at least 2")
         for name in ("learning_rate", "temperature"):
             self._require(name, getattr(self, name) > 0, "above 0")
-        for name in ("weight_decay", "alignment_weight", "adversarial_weight", "adversarial_epsilon", "gradient_clip",
-                     "warmup_steps", "seed"):  # fmt: skip
+        for name in ("weight_decay", "gradient_clip", "warmup_steps", "seed", "full_softmax_items", "num_uniform",
+                     "num_popular"):  # fmt: skip
             self._require(name, getattr(self, name) >= 0, "at least 0")
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
@@ -120,41 +103,72 @@ class FusionConfig:
         kinds = {f.name: type(f.default) for f in fields(cls)}
         if unknown := sorted(set(values) - set(kinds)):
             raise TrainingError(f"unknown settings {unknown}; known are {sorted(kinds)}")
+        checked: dict[str, Any] = {}
         for name, value in values.items():
+            if kinds[name] is tuple:
+                are_numbers = isinstance(value, list | tuple) and all(
+                    isinstance(x, int | float) and not isinstance(x, bool) for x in value
+                )
+                if not are_numbers:
+                    raise TrainingError(f"{name} must be a list of numbers, got {value!r}")
+                value = tuple(float(x) for x in value)
             wanted = (int, float) if kinds[name] is float else (kinds[name],)
             if not isinstance(value, wanted) or (isinstance(value, bool) and kinds[name] is not bool):
                 raise TrainingError(f"{name} must be {kinds[name].__name__}, got {value!r}")
-        return cls(**values)
+            checked[name] = value
+        return cls(**checked)
 
     def to_mapping(self) -> dict[str, Any]:
         """The effective settings, as `from_mapping` takes them."""
-        return asdict(self)
+        return {**asdict(self), "half_lives": list(self.half_lives)}
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """How far a fit is: `step` of `total_steps`, after `seconds`, with about `seconds_left` to go, or less.
+
+    `metrics` are those of the last validation; empty before the first.
+    """
+
+    epoch: int
+    step: int
+    total_steps: int
+    seconds: float
+    seconds_left: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
     """Where and how a fit runs; nothing here is meant to change the result beyond rounding.
 
-    `device`, `num_devices`, `strategy` and `precision` are Lightning's; `folder` keeps logs and, until the fit is done,
-    a checkpoint from which the same fit of the same data goes on; without it nothing is written. `wandb_project` logs
-    to Weights & Biases as well, whose package must be installed.
+    `device`, `num_devices`, `strategy` and `precision` are Lightning's. `checkpoints` keeps, until the fit is done,
+    what the same fit of the same data goes on from, saved after each epoch; `logs` keeps CSV and TensorBoard logs;
+    `wandb_project` logs to Weights & Biases as well, whose package must be installed. `on_progress` is called after
+    each step; `should_stop` is asked after each step, and ends the fit with `FitStopped`.
     """
 
     device: str = "cpu"
     num_devices: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
-    folder: Path | None = None
+    checkpoints: Path | None = None
+    logs: Path | None = None
     wandb_project: str | None = None
-    progress: bool = True
+    on_progress: Callable[[FitProgress], None] | None = None
+    should_stop: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """How a fit went. `metrics` are those of the weights that were kept; empty without validation."""
+    """How a fit went. `metrics` are those of the weights that were kept; empty without validation.
+
+    `rules` says what the data chose: whether order counts, and which softmax was used.
+    """
 
     epochs: int
     best_epoch: int
     examples: int
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
+    rules: dict[str, str] = field(default_factory=dict)

@@ -11,8 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import combinations
+from collections.abc import Mapping
+from itertools import combinations, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -80,66 +80,64 @@ def full_softmax(
     return (1 - label_smoothing) * target_loss + label_smoothing * even_loss
 
 
-def in_batch_softmax(
-    users_BD: Tensor, items_BD: Tensor, targets_B: Tensor, log_popularity_B: Tensor, *, bias_B: Tensor | None = None
+def weighted_softmax(
+    users_PD: Tensor,
+    items_CD: Tensor,
+    bias_C: Tensor,
+    targets_P: Tensor,
+    weights_P: Tensor,
+    excluded: tuple[Tensor, Tensor],
+    *,
+    users_at_once: int = 256,
 ) -> Tensor:
-    """Softmax over the items of the batch, corrected for how often each is drawn (logQ; Yi et al. 2019).
+    """Softmax cross-entropy of P targets among C candidates, averaged by `weights_P`, in memory of a block of users.
 
-    A popular item stands in many batches as a negative; subtracting the log of its probability removes that bias.
-    The same item twice in a batch is no negative of itself.
-
-    Args:
-        items_BD: the vector of each example's item.
-        targets_B: the index of that item in the catalog, to find the duplicates.
-        log_popularity_B: the log of the item's share of all interactions.
-    """
-    scores_BB = users_BD @ items_BD.T
-    if bias_B is not None:
-        scores_BB = scores_BB + bias_B
-    scores_BB = (scores_BB - log_popularity_B).float()
-    itself_BB = torch.eye(len(scores_BB), dtype=torch.bool, device=scores_BB.device)
-    duplicate_BB = (targets_B.unsqueeze(0) == targets_B.unsqueeze(1)) & ~itself_BB
-    return F.cross_entropy(
-        scores_BB.masked_fill(duplicate_BB, -torch.inf), torch.arange(len(scores_BB), device=scores_BB.device)
-    )
-
-
-def sampled_binary(positive_B: Tensor, negative_BN: Tensor) -> Tensor:
-    """Binary cross-entropy of positives and sampled negatives; the negatives of an example share the weight of one.
+    The gradient is formed while a block of scores is at hand, so that it is computed once and never kept.
 
     Args:
-        positive_B: scores of the positives.
-        negative_BN: scores of the items sampled for the same users.
+        bias_C: added to every score of a candidate; sampled ones come less the log of their chance to be drawn.
+        targets_P: the place of each target among the candidates.
+        excluded: (places in P, ascending; places in C), pairs that are no candidates, as other positives.
     """
-    return (F.softplus(-positive_B) + F.softplus(negative_BN).mean(1)).mean() / 2
+    bounds = torch.searchsorted(excluded[0], torch.arange(0, len(users_PD) + users_at_once, users_at_once,
+                                                          device=excluded[0].device)).tolist()  # fmt: skip
+    log_sums = _LogSums.apply(users_PD, items_CD, bias_C, weights_P, excluded, bounds, users_at_once)
+    positive_P = (users_PD * items_CD[targets_P]).sum(1) + bias_C[targets_P]
+    loss: Tensor = (log_sums - (weights_P * positive_P).sum()) / weights_P.sum()
+    return loss
 
 
-def bpr(positive_B: Tensor, negative_BN: Tensor) -> Tensor:
-    """Bayesian personalised ranking: positives above sampled negatives (Rendle et al. 2009); see `sampled_binary`."""
-    return F.softplus(negative_BN - positive_B.unsqueeze(1)).mean()
+class _LogSums(torch.autograd.Function):
+    """The weighted sum over users of log(sum over candidates of exp(score))."""
 
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        users_PD: Tensor,
+        items_CD: Tensor,
+        bias_C: Tensor,
+        weights_P: Tensor,
+        excluded: tuple[Tensor, Tensor],
+        bounds: list[int],
+        users_at_once: int,
+    ) -> Tensor:
+        total = users_PD.new_zeros(())
+        by_users, by_items, by_bias = (torch.zeros_like(x) for x in (users_PD, items_CD, bias_C))
+        for block, (low, high) in enumerate(pairwise(bounds)):
+            rows = slice(block * users_at_once, (block + 1) * users_at_once)
+            scores_BC = torch.addmm(bias_C, users_PD[rows], items_CD.T)
+            scores_BC[excluded[0][low:high] - rows.start, excluded[1][low:high]] = -torch.inf
+            log_sum_B1 = scores_BC.logsumexp(1, keepdim=True)
+            weights_B1 = weights_P[rows].unsqueeze(1)
+            total += (weights_B1 * log_sum_B1).sum()
+            shares_BC = scores_BC.sub_(log_sum_B1).exp_().mul_(weights_B1)
+            by_users[rows] = shares_BC @ items_CD
+            by_items.addmm_(shares_BC.T, users_PD[rows])
+            by_bias += shares_BC.sum(0)
+        ctx.save_for_backward(by_users, by_items, by_bias)
+        return total
 
-def adversarial(
-    loss_of: Callable[[Mapping[str, Tensor]], Tensor], tokens: Mapping[str, Tensor], epsilon: float
-) -> Tensor:
-    """The loss under the worst small change of the modality tokens (AMR, Tang et al. 2019).
-
-    Every modality's tokens `(B, T, width)` move by `epsilon` (an L2 norm per item) along the gradient of the loss.
-    Add the result, weighted, to the plain loss.
-
-    Args:
-        loss_of: the loss as a function of the tokens; called twice; dropout is drawn anew each time.
-    """
-    leaves = {modality: tokens_BTW.detach().requires_grad_() for modality, tokens_BTW in tokens.items()}
-    with torch.enable_grad():
-        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
-            loss_of(leaves), list(leaves.values()), allow_unused=True
-        )
-    moved = {}
-    for (modality, tokens_BTW), gradient in zip(tokens.items(), gradients, strict=True):
-        if gradient is None:
-            moved[modality] = tokens_BTW
-            continue
-        norm_B11 = gradient.flatten(1).norm(dim=1).view(-1, 1, 1)
-        moved[modality] = tokens_BTW + epsilon * gradient / norm_B11.clamp(min=1e-12)
-    return loss_of(moved)
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        by_users, by_items, by_bias = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradient * by_users, gradient * by_items, gradient * by_bias, None, None, None, None

@@ -13,66 +13,61 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from fusion.config import FitReport, FusionConfig, Hardware, TrainingError
-from fusion.examples import Batches
+from fusion.config import FitProgress, FitReport, FitStopped, FusionConfig, Hardware, TrainingError
 from fusion.tasks import Task
 from fusion.validation import BestWeights
 
 logger = logging.getLogger(__name__)
 
 
-def run(task: Task, dataset: Dataset[Any], config: FusionConfig, hardware: Hardware) -> FitReport:
+def run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
+    """Fits a task; it holds the weights to keep afterwards, on the CPU."""
     started = time.monotonic()
-    size = len(dataset)  # type: ignore[arg-type]
-    loader = DataLoader(dataset, batch_size=None, sampler=Batches(size, config.batch_size, config.seed))
-    validated = getattr(task, "holdout", None) is not None
-    best = BestWeights() if validated else None
+    best = None if task.holdout is None else BestWeights()
     checkpoint = _checkpoint(task, config, hardware)
     try:
         trainer = _make_trainer(config, hardware, best, checkpoint)
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise TrainingError(str(error)) from error
     resumed = checkpoint is not None and checkpoint.exists()
-    logger.info("fitting %d examples on %s%s", size, hardware.device, ", resumed" if resumed else "")
-    trainer.fit(task, loader, ckpt_path=checkpoint if resumed else None, weights_only=False)
+    logger.info("fitting %d examples on %s%s", task.num_examples, hardware.device, ", resumed" if resumed else "")
+    trainer.fit(task, task.batches(), ckpt_path=checkpoint if resumed else None, weights_only=False)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     best_epoch = trainer.current_epoch - 1
     if best is not None:
         best_epoch = best.restore(task)
-    return FitReport(trainer.current_epoch, best_epoch, size, time.monotonic() - started)
+    task.cpu()
+    return FitReport(trainer.current_epoch, best_epoch, task.num_examples, time.monotonic() - started)
 
 
 def _checkpoint(task: Task, config: FusionConfig, hardware: Hardware) -> Path | None:
     """Where a fit is kept while it runs; the name says of which settings and data, so that no other goes on from it."""
-    if hardware.folder is None:
+    if hardware.checkpoints is None:
         return None
     settings = json.dumps([type(task).__name__, config.to_mapping()], sort_keys=True)
     digest = hashlib.blake2b(settings.encode(), digest_size=16)
-    for array in task.data():
+    for array in task.arrays():
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
-    return hardware.folder / "checkpoints" / f"{digest.hexdigest()}.ckpt"
+    return hardware.checkpoints / f"{digest.hexdigest()}.ckpt"
 
 
 def _make_trainer(
     config: FusionConfig, hardware: Hardware, best: BestWeights | None, checkpoint: Path | None
 ) -> L.Trainer:
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [_Watch(hardware)]
     if config.ema_decay:
         callbacks.append(_WarmAverage(config.ema_decay))
     if best is not None:
         callbacks += [best, EarlyStopping("val_score", mode="max", patience=config.patience)]
-    if hardware.progress:
-        callbacks.append(TQDMProgressBar())
     loggers: list[Logger] = []
-    if hardware.folder is not None:
-        loggers = [CSVLogger(hardware.folder, "logs", "csv"), TensorBoardLogger(hardware.folder, "logs", "tensorboard")]
+    if hardware.logs is not None:
+        loggers = [CSVLogger(hardware.logs, "logs", "csv"), TensorBoardLogger(hardware.logs, "logs", "tensorboard")]
     if hardware.wandb_project is not None:
         loggers.append(WandbLogger(project=hardware.wandb_project))
     if checkpoint is not None:
@@ -83,17 +78,51 @@ def _make_trainer(
         strategy=hardware.strategy,
         precision=hardware.precision,  # type: ignore[arg-type]
         max_epochs=config.max_epochs,
-        gradient_clip_val=config.gradient_clip or None,
         callbacks=callbacks,
         logger=loggers,
         enable_checkpointing=checkpoint is not None,
-        enable_progress_bar=hardware.progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         deterministic=hardware.device == "cpu",
         use_distributed_sampler=False,
     )
+
+
+class _Watch(Callback):
+    """Tells how far the fit is, and ends it where it is asked to."""
+
+    def __init__(self, hardware: Hardware) -> None:
+        self._hardware, self._start, self._first_step, self._metrics = hardware, 0.0, 0, dict[str, float]()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start, self._first_step = time.monotonic(), _steps(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._hardware.should_stop is not None and self._hardware.should_stop():
+            raise FitStopped(f"the fit was stopped in epoch {trainer.current_epoch + 1}")
+        if self._hardware.on_progress is not None:
+            self._hardware.on_progress(self._progress(trainer))
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        self._metrics = dict(outputs)
+
+    def _progress(self, trainer: L.Trainer) -> FitProgress:
+        step, seconds = _steps(trainer), time.monotonic() - self._start
+        total = int(trainer.estimated_stepping_batches)
+        left = seconds / max(1, step - self._first_step) * max(0, total - step)
+        return FitProgress(trainer.current_epoch + 1, step, total, seconds, left, self._metrics)
+
+
+def _steps(trainer: L.Trainer) -> int:
+    """Batches done, over all epochs."""
+    return int(trainer.fit_loop.epoch_loop.total_batch_idx) + 1
 
 
 class _WarmAverage(EMAWeightAveraging):

@@ -2,214 +2,305 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fusion.base import Fusion
 from fusion.config import FusionConfig, TrainingError
-from fusion.examples import Batches, Examples, Rows
-from fusion.objectives import adversarial, bpr, full_softmax, in_batch_softmax, modality_alignment, sampled_binary
-from fusion.token_table import TokenTable
-from fusion.tower import HybridTower, Items
+from fusion.histories import ChunkBatch, ChunkBatches, Chunks, Histories
+from fusion.item_tower import Items
+from fusion.negatives import CandidateSampler
+from fusion.objectives import modality_alignment, weighted_softmax
+from fusion.token_table import Tokens
+from fusion.tower import Towers
 from fusion.validation import Holdout
 
-COLD_QUANTILES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98)
+COLD_QUANTILES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 ALIGNMENT_ITEMS = 1024
 
 
 class Task(L.LightningModule):
-    """What both fits share: the catalog, the optimiser, the schedule, and the check of the loss."""
+    """What both fits share: the catalog, the optimisers, the schedule, and the check of the loss."""
 
-    def __init__(self, table: TokenTable, config: FusionConfig) -> None:
+    def __init__(self, tokens: Tokens, config: FusionConfig) -> None:
         super().__init__()
-        self.table = table
-        self.config = config
+        self.tokens, self.config = tokens, config
+        self.automatic_optimization = False
+        self.holdout: Holdout | None = None
 
-    def data(self) -> Iterator[NDArray[Any]]:
+    def batches(self) -> DataLoader[Any]:
+        """The batches of an epoch."""
+        raise NotImplementedError
+
+    @property
+    def num_examples(self) -> int:
+        raise NotImplementedError
+
+    def arrays(self) -> Iterator[NDArray[Any]]:
         """All that a fit learns from and is validated by."""
-        for part in (self.table.tokens, self.table.masks, self.table.times):
-            for modality in sorted(part):
-                yield np.frombuffer(modality.encode(), np.uint8)
-                yield part[modality].numpy()
+        yield from self.tokens.arrays()
+
+    def loss(self, batch: Any) -> Tensor:
+        raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
-        plain = [p for p in self.parameters() if p.ndim > 1]
-        free = [p for p in self.parameters() if p.ndim < 2]  # biases, gains and gates do not decay
-        groups = [{"params": plain, "weight_decay": self.config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        optimizer: torch.optim.Optimizer
-        if self.config.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate)
-        else:
-            optimizer = torch.optim.SGD(groups, lr=self.config.learning_rate, momentum=0.9)
+        sparse = {id(p) for p in self._sparse_parameters()}
+        dense = [p for p in self.parameters() if p.requires_grad and id(p) not in sparse]
+        groups = [  # biases, gains and rates do not decay
+            {"params": [p for p in dense if self._decays(p)], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in dense if not self._decays(p)], "weight_decay": 0.0},
+        ]
+        optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=self.config.learning_rate)]
+        if sparse:
+            optimizers.append(torch.optim.SparseAdam(self._sparse_parameters(), lr=self.config.learning_rate))
+        return optimizers, [LambdaLR(optimizer, self._rate) for optimizer in optimizers]
+
+    @staticmethod
+    def _decays(parameter: Tensor) -> bool:
+        return parameter.ndim > 1 and parameter.shape[1] > 1
+
+    def _sparse_parameters(self) -> list[Tensor]:
+        """Parameters of which a step touches some rows."""
+        return []
+
+    def _rate(self, step: int) -> float:
+        """A rise over the first steps, then a cosine to a twentieth."""
         total = max(1, int(self.trainer.estimated_stepping_batches))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._schedule(optimizer, total), "interval": "step"},
-        }
+        rise = min(1.0, (step + 1) / (self.config.warmup_steps + 1))
+        return rise * (0.525 + 0.475 * math.cos(math.pi * min(step / total, 1.0)))
 
-    def _schedule(self, optimizer: torch.optim.Optimizer, total: int) -> LambdaLR:
-        warmup, cosine = self.config.warmup_steps, self.config.schedule == "cosine"
-
-        def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / (warmup + 1))
-            return rise * (0.5 + 0.5 * float(np.cos(np.pi * min(step / total, 1.0)))) if cosine else rise
-
-        return LambdaLR(optimizer, factor)
-
-    def _checked(self, loss: Tensor) -> Tensor:
+    def training_step(self, batch: Any, batch_index: int) -> None:
+        loss = self.loss(batch)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in step {self.global_step}: check the tokens for values that are not "
                 "finite, or lower the learning rate"
             )
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=1)
-        return loss
+        optimizers = self.optimizers(use_pl_optimizer=True)
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.config.gradient_clip:
+            sparse = {id(p) for p in self._sparse_parameters()}
+            dense = [p for p in self.parameters() if id(p) not in sparse]
+            torch.nn.utils.clip_grad_norm_(dense, self.config.gradient_clip)
+        for optimizer in optimizers:
+            optimizer.step()
+        schedulers = self.lr_schedulers()
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()  # type: ignore[union-attr]
 
 
 class RankingTask(Task):
-    def __init__(
-        self,
-        tower: HybridTower,
-        table: TokenTable,
-        examples: Examples,
-        config: FusionConfig,
-        validation_UI: sp.csr_array | None,
-        train_UI: sp.csr_array,
-    ) -> None:
-        super().__init__(table, config)
-        self.tower = tower
-        self.examples, self.train_UI, self.validation_UI = examples, train_UI, validation_UI
-        self.holdout = None if validation_UI is None else Holdout(train_UI, validation_UI)
-        self.log_popularity_I = torch.from_numpy(
-            np.log(np.maximum(np.bincount(examples.items_N, minlength=len(table)), 0.5) / len(examples))
-        ).float()
-        self.trained = tower.trained_I.nonzero().flatten()
-        self.place_I = torch.full((len(table),), -1).index_copy(0, self.trained, torch.arange(len(self.trained)))
+    """Predicts the items of histories from what stands beside them there."""
 
-    def data(self) -> Iterator[NDArray[Any]]:
-        yield from super().data()
-        yield from self.examples.data()
-        for taken_UI in (self.train_UI, self.validation_UI):
-            if taken_UI is not None:
-                yield from (taken_UI.indptr, taken_UI.indices, taken_UI.data)
+    def __init__(
+        self, towers: Towers, tokens: Tokens, histories: Histories, config: FusionConfig, holdout: Holdout | None
+    ) -> None:
+        super().__init__(tokens, config)
+        assert towers.items is not None
+        self.towers, self.items, self.holdout = towers, towers.items, holdout
+        self.histories = histories
+        self.chunks = Chunks(histories, size=config.chunk, user_weight=config.user_weight, seed=config.seed)
+        self.sampler: CandidateSampler | None = None
+        if uses_full_softmax(tokens, config):
+            self.rows = torch.arange(len(tokens))
+            self.table = tokens.select(self.rows)
+            self.candidates = self.items.trained_I.nonzero().flatten()
+        else:
+            counts_I = torch.from_numpy(target_counts(histories, len(tokens)))
+            self.sampler = CandidateSampler(counts_I, config.batch_size, config.num_uniform, config.num_popular)
+
+    def batches(self) -> DataLoader[Any]:
+        sampler = ChunkBatches(self.chunks, self.config.batch_size, self.config.seed)
+        return DataLoader(self.chunks, batch_size=None, sampler=sampler)
+
+    @property
+    def num_examples(self) -> int:
+        return self.chunks.num_targets
+
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        yield from super().arrays()
+        yield from self.histories.arrays()
+        if self.holdout is not None:
+            truth = self.holdout.truth
+            yield from (truth.indptr, truth.indices)
+
+    def _sparse_parameters(self) -> list[Tensor]:
+        if self.sampler is None:
+            return []
+        return [self.items.bias.weight, *([self.items.ids.weight] if self.items.use_ids else [])]
 
     def on_fit_start(self) -> None:
-        for name in ("table", "log_popularity_I", "trained", "place_I"):
-            setattr(self, name, getattr(self, name).to(self.device))
+        if self.sampler is None:
+            self.rows, self.candidates = self.rows.to(self.device), self.candidates.to(self.device)
+            self.table = self.table.to(self.device)
+        else:
+            self.sampler.to(self.device)
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], batch_index: int) -> Tensor:
-        histories_BH, weights_BH, others_BH, targets_B = batch
-        seen = others_BH.nonzero(as_tuple=True)
-        excluded = (seen[0], self.place_I[histories_BH[seen]])
-        weights_BH = self._shorten(weights_BH)
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device)
 
-        def loss_of(tokens: Mapping[str, Tensor]) -> Tensor:
-            items = self.tower(TokenTable(tokens, self.table.masks, self.table.times))
-            users_BD = self.tower.users(items.vectors_ID, histories_BH, weights_BH)
-            loss = self._objective(users_BD, items, targets_B, excluded)
-            if self.config.alignment_weight:
-                loss = loss + self.config.alignment_weight * self._alignment(items)
-            return loss
+    def loss(self, batch: ChunkBatch) -> Tensor:
+        targets_P = batch.items_BT[batch.targets_BT]
+        log_q_C: Tensor | float = 0.0
+        if self.sampler is None:
+            rows, candidates_C = self.rows, self.candidates
+            items = self.items(self.table, rows)
+        else:
+            candidates_C, log_q_C = self.sampler.draw(targets_P)
+            rows = torch.unique(torch.cat([candidates_C, batch.items_BT[batch.there_BT]]))
+            items = self.items(self.tokens.select(rows).to(self.device), rows)
+        vectors_BTD = items.vectors_ID[torch.searchsorted(rows, batch.items_BT).clamp(max=len(rows) - 1)]
+        vectors_BTD = torch.nn.functional.dropout(vectors_BTD, self.config.history_dropout, self.training)
+        users_PD = self.towers.users(batch, vectors_BTD)[batch.targets_BT]
+        places_C = torch.searchsorted(rows, candidates_C)
+        return weighted_softmax(
+            users_PD,
+            items.vectors_ID[places_C],
+            items.bias_I[places_C] - log_q_C,
+            torch.searchsorted(candidates_C, targets_P),
+            batch.importance_BT[batch.targets_BT],
+            _excluded(batch, candidates_C),
+        )
 
-        loss = loss_of(self.table.tokens)
-        if self.config.adversarial_weight:
-            worst = adversarial(loss_of, self.table.tokens, self.config.adversarial_epsilon)
-            loss = loss + self.config.adversarial_weight * worst
-        return self._checked(loss)
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+        if self.sampler is not None and self.items.use_ids:
+            self._decay_ids(batch)
 
-    def _shorten(self, weights_BH: Tensor) -> Tensor:
-        if not self.config.shorten_history:
-            return weights_BH
-        draw_BH = torch.rand_like(weights_BH) * (weights_BH > 0)
-        one_BH = torch.zeros_like(weights_BH).scatter(1, draw_BH.argmax(1, keepdim=True), 1.0) * weights_BH
-        short_B1 = torch.rand_like(weights_BH[:, :1]) < self.config.shorten_history
-        return torch.where(short_B1, one_BH, weights_BH)
-
-    def _objective(self, users_BD: Tensor, items: Items, targets_B: Tensor, excluded: tuple[Tensor, Tensor]) -> Tensor:
-        if self.config.objective == "full_softmax":
-            return full_softmax(
-                users_BD,
-                items.vectors_ID[self.trained],
-                self.place_I[targets_B],
-                bias_I=items.bias_I[self.trained],
-                excluded=excluded,
-                label_smoothing=self.config.label_smoothing,
-            )
-        vectors_BD, bias_B = items.vectors_ID[targets_B], items.bias_I[targets_B]
-        if self.config.objective == "in_batch_softmax":
-            return in_batch_softmax(users_BD, vectors_BD, targets_B, self.log_popularity_I[targets_B], bias_B=bias_B)
-        size = (len(targets_B), self.config.num_negatives)
-        negatives_BN = self.trained[torch.randint(len(self.trained), size, device=self.device)]
-        positive_B = (users_BD * vectors_BD).sum(1) + bias_B
-        negative_BN = torch.einsum("bd,bnd->bn", users_BD, items.vectors_ID[negatives_BN]) + items.bias_I[negatives_BN]
-        return (sampled_binary if self.config.objective == "binary" else bpr)(positive_B, negative_BN)
-
-    def _alignment(self, items: Items) -> Tensor:
-        assert items.fused is not None
-        weights = items.fused.token_weights
-        chosen = torch.randperm(len(items.fused.vectors_BD), device=self.device)[:ALIGNMENT_ITEMS]
-        vectors = {m: x[chosen] for m, x in items.fused.modality_vectors.items()}
-        there = {m: (weights[m] > 0).any(1)[chosen] for m in vectors}
-        return modality_alignment(vectors, there, self.config.temperature)
+    def _decay_ids(self, batch: ChunkBatch) -> None:
+        """SparseAdam has no weight decay: the ids of the batch decay here, as AdamW's would."""
+        rate = self.lr_schedulers()[1].get_last_lr()[0]  # type: ignore[index]
+        rows = torch.unique(batch.items_BT[batch.there_BT])
+        with torch.no_grad():
+            self.items.ids.weight[rows] *= 1 - rate * self.config.weight_decay
 
     def val_dataloader(self) -> Any:
-        return [] if self.holdout is None else DataLoader(Rows(torch.zeros(1, dtype=torch.long)), batch_size=None,
-                                                          sampler=Batches(1, 1, 0))  # fmt: skip
+        return [] if self.holdout is None else DataLoader(torch.zeros(1, 1), batch_size=None)  # type: ignore[arg-type]
 
     def validation_step(self, batch: Tensor, batch_index: int) -> dict[str, float]:
-        metrics = self._evaluate()
+        assert self.holdout is not None
+        metrics = self.holdout.metrics(self.towers.users, self.towers.embed_catalog(self.tokens))
         self.log_dict(metrics, prog_bar=True, batch_size=1)
         return metrics
 
-    def _evaluate(self) -> dict[str, float]:
+    def choose_cold_bias(self) -> dict[str, float]:
+        """Sets the bias of cold items to the quantile of the learned ones that serves validation best; its metrics."""
         assert self.holdout is not None
-        with torch.no_grad():
-            items = self.tower(self.table)
-            users_UD = self.holdout.users(self.tower, items.vectors_ID)
-        return self.holdout.metrics(users_UD, items.vectors_ID, items.bias_I)
-
-    def choose_cold_quantile(self) -> dict[str, float]:
-        """Sets the bias of items unknown to training to what serves validation best; its metrics."""
-        assert self.holdout is not None
-        self.table = self.table.to(torch.device("cpu"))
-        best = self._evaluate()
-        if self.tower.trained_I[self.holdout.target_items].all():
+        embedded = self.towers.embed_catalog(self.tokens)
+        best = self.holdout.metrics(self.towers.users, embedded)
+        trained_I = self.items.trained_I
+        if trained_I[self.holdout.target_items].all():
             return best
-        kept = float(self.tower.cold_quantile)
         for quantile in COLD_QUANTILES:
-            self.tower.cold_quantile.fill_(quantile)
-            metrics = self._evaluate()
+            bias = embedded.bias_I[trained_I].quantile(quantile)
+            metrics = self.holdout.metrics(
+                self.towers.users, Items(embedded.vectors_ID, torch.where(trained_I, embedded.bias_I, bias))
+            )
             if metrics["val_score"] > best["val_score"]:
-                best, kept = metrics, quantile
-        self.tower.cold_quantile.fill_(kept)
+                best = metrics
+                self.items.cold_bias.fill_(bias)
         return best
 
 
-class AlignmentTask(Task):
-    def __init__(self, fusion: Fusion, table: TokenTable, config: FusionConfig) -> None:
-        super().__init__(table, config)
-        self.fusion = fusion
+def uses_full_softmax(tokens: Tokens, config: FusionConfig) -> bool:
+    """Where a step over the whole catalog is cheap: few items, and no more than 2^25 numbers in their tokens."""
+    return len(tokens) <= config.full_softmax_items and tokens.num_values <= 2**25
 
-    def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
-        items = self.table.select(rows.cpu()).to(self.device)
+
+def target_counts(histories: Histories, num_items: int) -> NDArray[np.int64]:
+    """How often each item stands in histories with a positive weight `(I,)`."""
+    return np.bincount(histories.items_N[histories.weights_N > 0], minlength=num_items)
+
+
+def _excluded(batch: ChunkBatch, candidates_C: Tensor) -> tuple[Tensor, Tensor]:
+    """(targets, places among the candidates) of what else the user of a target interacted with: no negatives of it."""
+    pieces_P, places_P = batch.targets_BT.nonzero(as_tuple=True)
+    allowed_PT = batch.there_BT[pieces_P]
+    if batch.ordered:
+        allowed_PT = allowed_PT & (torch.arange(allowed_PT.shape[1], device=allowed_PT.device) < places_P[:, None])
+    targets_P1 = batch.items_BT[pieces_P, places_P].unsqueeze(1)
+    items_PT = batch.items_BT[pieces_P]
+    allowed_PT = allowed_PT & (items_PT != targets_P1)
+    targets_N, places_N = allowed_PT.nonzero(as_tuple=True)
+    items_N = items_PT[targets_N, places_N]
+    found_N = torch.searchsorted(candidates_C, items_N).clamp(max=len(candidates_C) - 1)
+    is_candidate_N = candidates_C[found_N] == items_N
+    return targets_N[is_candidate_N], found_N[is_candidate_N]
+
+
+class _Rows(Dataset[Tensor]):
+    """Item rows; an index is a batch."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: NDArray[np.integer]) -> Tensor:
+        return self.rows[torch.from_numpy(index)]
+
+
+class _RowBatches(Sampler[NDArray[np.integer]]):
+    """Shuffled batches of indices, another order in every epoch, the same in every run with the same seed."""
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        self.size, self.batch_size, self.seed, self.epoch = size, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[NDArray[np.integer]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
+        return iter(np.array_split(order, len(self)))
+
+
+class AlignmentTask(Task):
+    """Trains the modalities of an item, and its fused vector, to agree."""
+
+    def __init__(self, fusion: Fusion, tokens: Tokens, rows: Tensor, config: FusionConfig) -> None:
+        super().__init__(tokens, config)
+        self.fusion, self.rows = fusion, rows
+
+    def batches(self) -> DataLoader[Any]:
+        batch_size = min(self.config.batch_size, ALIGNMENT_ITEMS)
+        return DataLoader(
+            _Rows(self.rows), batch_size=None, sampler=_RowBatches(len(self.rows), batch_size, self.config.seed)
+        )
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.rows)
+
+    def loss(self, batch: Tensor) -> Tensor:
+        items = self.tokens.select(batch).to(self.device)
         fused = self.fusion(items.tokens, items.masks, items.times)
         # The fused vector stands beside the modalities: it has to agree with each, so attention and gates learn too.
         vectors = {**fused.modality_vectors, "": fused.vectors_BD}
         there = {**{m: mask_BT.any(1) for m, mask_BT in items.masks.items()}, "": items.there_I}
-        return self._checked(modality_alignment(vectors, there, self.config.temperature))
+        return modality_alignment(vectors, there, self.config.temperature)
 
 
 class TwoViewsTask(AlignmentTask):
-    def training_step(self, rows: Tensor, batch_index: int) -> Tensor:
-        items = self.table.select(rows.cpu()).to(self.device)
+    """Trains two views of an item, with other features dropped, to agree (SimCSE, Gao et al. 2021)."""
+
+    def loss(self, batch: Tensor) -> Tensor:
+        items = self.tokens.select(batch).to(self.device)
         views = {str(k): self.fusion(items.tokens, items.masks, items.times).vectors_BD for k in range(2)}
-        return self._checked(modality_alignment(views, dict.fromkeys(views, items.there_I), self.config.temperature))
+        return modality_alignment(views, dict.fromkeys(views, items.there_I), self.config.temperature)

@@ -1,90 +1,89 @@
-"""Fitting a fusion: to rank what users take, or, without any interaction, to agree across the modalities of an item.
+"""Fitting: towers that rank what users interact with, or, without any interaction, a fusion of modalities that agree.
 
-    >>> tower, report = fit_ranking(table, train, validation=held_out)          # doctest: +SKIP
-    >>> items = tower.eval()(table)                                             # doctest: +SKIP
-    >>> fusion, report = fit_alignment(table)                                   # doctest: +SKIP
+    >>> towers, report = fit_ranking(tokens, histories, validation_UI=held_out_UI)      # doctest: +SKIP
+    >>> items = towers.embed_catalog(tokens)                                            # doctest: +SKIP
+    >>> fusion, report = fit_alignment(tokens)                                          # doctest: +SKIP
 
-Every step makes the vectors of all items anew: the catalog's tokens and, for the full softmax, batch size times items
-must fit in memory.
+Where the catalog is large, a step touches the items of its batch and some sampled negatives: the cost of an epoch grows
+with the interactions, not with the items.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import lightning as L
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 
 from fusion.attention import FUSIONS
 from fusion.base import Fusion
 from fusion.config import FitReport, FusionConfig, Hardware, TrainingError
-from fusion.examples import Examples, Rows
-from fusion.neighbours import ContentNeighbours
+from fusion.histories import Histories
+from fusion.item_tower import ItemTower
 from fusion.runs import run
-from fusion.tasks import AlignmentTask, RankingTask, Task, TwoViewsTask
-from fusion.token_table import TokenTable
-from fusion.tower import HybridTower
+from fusion.tasks import AlignmentTask, RankingTask, TwoViewsTask, target_counts, uses_full_softmax
+from fusion.token_table import Tokens
+from fusion.tower import Towers
+from fusion.user_tower import UserTower
+from fusion.validation import Holdout
 
-logger = logging.getLogger(__name__)
+CALIBRATION_ITEMS = 20_000
 
 
 def fit_ranking(
-    table: TokenTable,
-    train_UI: sp.csr_array,
+    tokens: Tokens,
+    histories: Histories,
     *,
-    order_N: NDArray[np.integer] | None = None,
     validation_UI: sp.csr_array | None = None,
     config: FusionConfig | None = None,
     hardware: Hardware | None = None,
-) -> tuple[HybridTower, FitReport]:
+) -> tuple[Towers, FitReport]:
     """Fits item and user vectors so that held-out items rank high.
 
     Args:
-        table: tokens of all I items; items without interactions are ranked by their content.
-        train_UI: positive weights of who interacted with what. Rows may be empty.
-        order_N: for each entry of `train_UI.data`, a number that ascends with time. Without it every interaction is
-            told from all the others of its user, whatever `config.targets` says.
-        validation_UI: held-out interactions of the same users and items, disjoint from training. They choose the epoch
-            and the bias of items that training does not know. Without them the fit runs for `max_epochs`.
+        tokens: of all I items; items without interactions are ranked by their content.
+        histories: the interactions of U users; `histories.ordered` says whether their order counts.
+        validation_UI: held-out interactions of the same users and items, disjoint from the histories. They choose the
+            epoch and the bias of cold items. Without them the fit runs for `max_epochs`.
 
     Returns:
-        The tower in evaluation mode, on the CPU, and a report.
+        The towers in evaluation mode, on the CPU, and a report.
 
     Raises:
-        TrainingError: for shapes that do not fit, weights that are not positive, no user with two interactions,
-            validation that is empty or present in training, or a loss that is not finite.
+        TrainingError: for shapes that do not fit, weights that are not finite, nothing to learn from, validation that
+            is empty or present in training, or a loss that is not finite.
+        FitStopped: where `hardware.should_stop` said so.
     """
     config, hardware = config or FusionConfig(), hardware or Hardware()
-    _check_interactions(table, train_UI, validation_UI)
+    _check_interactions(tokens, histories, validation_UI)
     L.seed_everything(config.seed, verbose=False)
-    examples = Examples(train_UI, order_N, config.targets, config.max_history)
-    fusion = _make_fusion(table, config)
-    usual_U = np.diff(train_UI.indptr) <= config.max_history
-    tower = HybridTower(
-        fusion,
-        np.bincount(train_UI[usual_U].indices, minlength=len(table)),
-        np.bincount(train_UI.indices, minlength=len(table)) > 0,
-        ContentNeighbours.of(table, config.neighbours),
-        smoothing=config.smoothing,
-        history_power=config.history_power,
-        id_dropout=config.id_dropout,
-        use_ids=config.use_ids,
-    )
-    task = RankingTask(tower, table, examples, config, validation_UI, train_UI)
-    report = run(task, examples, config, hardware)
-    tower.eval()
+    fusion = _make_fusion(tokens, config)
+    is_full = uses_full_softmax(tokens, config)
+    counts_I = torch.from_numpy(target_counts(histories, len(tokens)))
+    if not counts_I.any():
+        raise TrainingError("no interaction has a positive weight: there is nothing to learn from")
+    items = ItemTower(fusion, counts_I, id_dropout=config.id_dropout, use_ids=config.use_ids, sparse=not is_full)
+    towers = Towers(fusion, items, UserTower(config.dim, config.half_lives if histories.ordered else ()))
+    holdout = None
     if validation_UI is not None:
-        report.metrics.update(task.choose_cold_quantile())
-    return tower, report
+        holdout = Holdout(histories, validation_UI, config.validation_users, config.seed)
+    task = RankingTask(towers, tokens, histories, config, holdout)
+    report = run(task, config, hardware)
+    towers.eval()
+    if validation_UI is not None:
+        report.metrics.update(task.choose_cold_bias())
+    report.rules.update(
+        order="by time" if histories.ordered else "none",
+        softmax="over the whole catalog" if is_full else "over sampled candidates",
+    )
+    return towers, report
 
 
 def fit_alignment(
-    table: TokenTable, *, config: FusionConfig | None = None, hardware: Hardware | None = None
-) -> tuple[Fusion, FitReport]:
+    tokens: Tokens, *, config: FusionConfig | None = None, hardware: Hardware | None = None
+) -> tuple[Towers, FitReport]:
     """Fits a fusion from content alone: the modalities of an item are trained to agree (contrastively).
 
     `config.modality_dropout` does not apply: alignment alone makes modalities stand for each other, and hiding them
@@ -93,45 +92,50 @@ def fit_alignment(
 
     Raises:
         TrainingError: where fewer than two items have any token.
+        FitStopped: where `hardware.should_stop` said so.
     """
     config, hardware = config or FusionConfig(), hardware or Hardware()
     L.seed_everything(config.seed, verbose=False)
-    num_modalities_I = torch.stack([mask_IT.any(1) for mask_IT in table.masks.values()]).sum(0)
-    fusion = _make_fusion(table, replace(config, modality_dropout=0.0))
-    task: Task = AlignmentTask(fusion, table, config)
-    rows = (num_modalities_I > 1).nonzero().flatten()
-    if len(rows) < 2:
-        task, rows = TwoViewsTask(fusion, table, config), num_modalities_I.nonzero().flatten()
-    if len(rows) < 2:
-        raise TrainingError(f"{len(rows)} of {len(table)} items have content: a fit needs at least two")
-    report = run(task, Rows(rows), config, hardware)
-    return fusion.eval(), report
+    counts_I = tokens.num_modalities_I
+    fusion = _make_fusion(tokens, replace(config, modality_dropout=0.0))
+    both, any_ = (counts_I > 1).nonzero().flatten(), counts_I.nonzero().flatten()
+    if len(any_) < 2:
+        raise TrainingError(f"{len(any_)} of {len(tokens)} items have content: a fit needs at least two")
+    task = TwoViewsTask(fusion, tokens, any_, config) if len(both) < 2 else AlignmentTask(fusion, tokens, both, config)
+    report = run(task, config, hardware)
+    return Towers(fusion, None, UserTower(config.dim, (), power=1.0, learned=False)).eval(), report
 
 
-def _make_fusion(table: TokenTable, config: FusionConfig) -> Fusion:
-    widths = {modality: tokens_ITW.shape[2] for modality, tokens_ITW in table.tokens.items()}
+def _make_fusion(tokens: Tokens, config: FusionConfig) -> Fusion:
     fusion = FUSIONS[config.fusion](
-        widths,
+        tokens.widths,
         dim=config.dim,
         num_heads=config.num_heads,
         input_dropout=config.input_dropout,
         dropout=config.attention_dropout,
         modality_dropout=config.modality_dropout,
     )
-    fusion.calibrate(table.tokens, table.masks)
+    there = tokens.there_I.nonzero().flatten().numpy()
+    if len(there) > CALIBRATION_ITEMS:
+        there = np.sort(np.random.default_rng(config.seed).choice(there, CALIBRATION_ITEMS, replace=False))
+    sample = tokens.select(torch.from_numpy(there))
+    fusion.calibrate(sample.tokens, sample.masks)
     return fusion
 
 
-def _check_interactions(table: TokenTable, train_UI: sp.csr_array, validation_UI: sp.csr_array | None) -> None:
-    if train_UI.shape[1] != len(table):
-        raise TrainingError(f"interactions with {train_UI.shape[1]} items, tokens of {len(table)}")
-    if not (np.isfinite(train_UI.data) & (train_UI.data > 0)).all():
-        raise TrainingError("the weights of interactions must be positive and finite")
+def _check_interactions(tokens: Tokens, histories: Histories, validation_UI: sp.csr_array | None) -> None:
+    if len(histories.items_N) and not 0 <= histories.items_N.min() <= histories.items_N.max() < len(tokens):
+        raise TrainingError(f"interactions name items outside 0 to {len(tokens) - 1}")
+    if not np.isfinite(histories.weights_N).all():
+        raise TrainingError("the weights of interactions must be finite")
     if validation_UI is None:
         return
-    if validation_UI.shape != train_UI.shape:
-        raise TrainingError(f"validation of shape {validation_UI.shape}, training of shape {train_UI.shape}")
+    expected = (len(histories), len(tokens))
+    if validation_UI.shape != expected:
+        raise TrainingError(f"validation of shape {validation_UI.shape}, training of shape {expected}")
     if not validation_UI.nnz:
         raise TrainingError("validation is empty: leave it out to train for a fixed number of epochs")
-    if leaked := (train_UI.astype(bool).multiply(validation_UI.astype(bool))).nnz:
-        raise TrainingError(f"{leaked} of {validation_UI.nnz} validation interactions are present in training")
+    held_out = validation_UI.tocoo()
+    keys = held_out.row.astype(np.int64) * len(tokens) + held_out.col
+    if leaked := int(np.isin(keys, histories.users_N * len(tokens) + histories.items_N).sum()):
+        raise TrainingError(f"{leaked} of {len(keys)} validation interactions are present in training")

@@ -1,4 +1,4 @@
-"""Held-out interactions: the metrics of a tower, and the weights of the best epoch."""
+"""Held-out interactions: the metrics of towers on them, and the weights of the best epoch."""
 
 from __future__ import annotations
 
@@ -9,51 +9,56 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fusion.tower import HybridTower, user_vectors
+from fusion.histories import Histories
+from fusion.item_tower import Items
+from fusion.user_tower import UserTower
 
 EVALUATION_K = 20
+SCORES_AT_ONCE = 2**24
 
 
 class Holdout:
-    """Validation users: their training histories, and the items held out."""
+    """Validation users, a random sample where there are many: their histories, and the items held out."""
 
-    def __init__(self, train_UI: sp.csr_array, validation_UI: sp.csr_array) -> None:
+    def __init__(self, histories: Histories, validation_UI: sp.csr_array, max_users: int, seed: int) -> None:
         users = np.flatnonzero(np.diff(validation_UI.indptr))
-        self.history = sp.csr_array(train_UI[users])
+        if len(users) > max_users:
+            users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
+        self.histories = histories.select(users)
         self.truth = sp.csr_array(validation_UI[users]).astype(bool)
         self.target_items = torch.from_numpy(np.unique(self.truth.indices).astype(np.int64))
 
     def __deepcopy__(self, memo: object) -> Holdout:
         return self
 
-    def users(self, tower: HybridTower, vectors_ID: Tensor) -> Tensor:
-        vectors = vectors_ID.float().cpu().numpy()
-        null_D = tower.null_D.detach().cpu().numpy()
-        users_UD = user_vectors(self.history, vectors, tower.history_power, null_D)
-        return torch.from_numpy(users_UD).to(vectors_ID.device)
-
-    def metrics(
-        self, users_UD: Tensor, vectors_ID: Tensor, bias_I: Tensor, users_at_once: int = 1024
-    ) -> dict[str, float]:
+    def metrics(self, users: UserTower, items: Items) -> dict[str, float]:
         """Mean Recall@20 and NDCG@20 over all items but those of the history; `val_score` is their sum."""
-        k = min(EVALUATION_K, vectors_ID.shape[0])
-        discounts_K = 1 / torch.log2(torch.arange(k, device=vectors_ID.device) + 2.0)
-        ideal_K = discounts_K.cumsum(0)
+        device = users.null_D.device
+        users_UD = torch.from_numpy(users.vectors(self.histories, items.vectors_ID.float().numpy())).to(device)
+        vectors_ID, bias_I = items.vectors_ID.float().to(device), items.bias_I.float().to(device)
+        k = min(EVALUATION_K, len(vectors_ID))
+        discounts_K = 1 / torch.log2(torch.arange(k, device=device) + 2.0)
         recall, ndcg = [], []
-        for start in range(0, len(users_UD), users_at_once):
-            rows = slice(start, start + users_at_once)
-            scores_UI = users_UD[rows].float() @ vectors_ID.T.float() + bias_I
-            seen = self.history[rows].tocoo()
-            scores_UI[torch.from_numpy(seen.row).long(), torch.from_numpy(seen.col).long()] = -torch.inf
-            truth_UI = torch.from_numpy(self.truth[rows].toarray()).to(scores_UI.device)
-            hit_UK = truth_UI.gather(1, scores_UI.topk(k, dim=1).indices).float()
-            total_U = truth_UI.sum(1)
+        for rows in np.array_split(np.arange(len(users_UD)), -(-len(users_UD) * len(vectors_ID) // SCORES_AT_ONCE)):
+            scores_UI = torch.addmm(bias_I, users_UD[rows], vectors_ID.T)
+            seen = self.histories.select(rows)
+            scores_UI[torch.from_numpy(seen.users_N), torch.from_numpy(seen.items_N)] = -torch.inf
+            hit_UK = self._hits(rows, scores_UI.topk(k, dim=1).indices.cpu()).to(device)
+            total_U = torch.from_numpy(np.diff(self.truth.indptr)[rows]).to(device)
             recall.append(hit_UK.sum(1) / total_U)
-            ndcg.append(hit_UK @ discounts_K / ideal_K[total_U.clamp(max=k) - 1])
+            ndcg.append(hit_UK @ discounts_K / discounts_K.cumsum(0)[total_U.clamp(max=k) - 1])
         values = {"val_recall@20": float(torch.cat(recall).mean()), "val_ndcg@20": float(torch.cat(ndcg).mean())}
         return {**values, "val_score": sum(values.values())}
+
+    def _hits(self, rows: NDArray[np.int64], listed_UK: Tensor) -> Tensor:
+        """1 where a listed item is one of those held out of the user."""
+        truth = self.truth[rows].tocoo()
+        num_items = self.truth.shape[1]
+        keys_UK = np.arange(len(rows))[:, None] * num_items + listed_UK.numpy()
+        return torch.from_numpy(np.isin(keys_UK, truth.row.astype(np.int64) * num_items + truth.col)).float()
 
 
 class BestWeights(Callback):

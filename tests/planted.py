@@ -22,9 +22,9 @@ from mmrec.store.features import Features, Modality, Tokens
 KINDS = ("jazz", "sport", "rain", "chess")
 WIDTHS: dict[Modality, int] = {"visual": 12, "audio": 8}
 NUM_ITEMS, NUM_USERS = 40, 80
-QUIET = Hardware(progress=False)
+QUIET = Hardware()
 SMALL = FusionConfig(
-    dim=16, num_heads=2, max_epochs=6, batch_size=64, neighbours=3, input_dropout=0.1, learning_rate=0.02
+    dim=16, num_heads=2, max_epochs=6, batch_size=64, input_dropout=0.1, learning_rate=0.02, warmup_steps=0
 )
 CONFIG = RecommenderConfig(fusion=SMALL)
 

@@ -35,7 +35,7 @@ HOMES = {
     "filelock": ("mmrec.store",),
     "implicit": ("mmrec.evaluation.baselines",),
     "lancedb": ("mmrec.store",),
-    "lightning": ("fusion",),
+    "lightning": ("fusion", "mmrec.cli.output"),
     "optuna": ("mmrec.recommending.tuning",),
     "pebble": ("mmrec.embedding.decoding",),
     "fastapi": ("mmrec.service",),

@@ -65,7 +65,7 @@ def _fit(folder: Path) -> Recommender:
         FeatureStore(folder / "store"),
         folder / "catalog" / "interactions.csv",
         validation=folder / "catalog" / "interactions_validation.csv",
-        hardware=Hardware(progress=False),
+        hardware=Hardware(),
     )
     model.save(folder / "model")
     return model

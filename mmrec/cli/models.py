@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_json, add_model, add_store, quiet_lightning
+from mmrec.cli.progress import fit_progress, stop_requested
 from mmrec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -26,12 +26,10 @@ def add_model_commands(commands: Any) -> None:
     )
     fit.add_argument("--validation", type=Path, metavar="FILE", help="held-out interactions, to choose the epoch")
     add_model(fit)
-    fit.add_argument("--config", type=Path, metavar="YAML", help="settings of the fusion and its training")
+    fit.add_argument("--config", type=Path, metavar="YAML", help="settings of the towers and their training")
     fit.add_argument("--seed", type=int, help="of the fit (default: the configuration's)")
     fit.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda", "mps"], help="(default: cpu)")
-    fit.add_argument(
-        "--logs", type=Path, metavar="DIR", help="keep logs and checkpoints; go on from them if interrupted"
-    )
+    fit.add_argument("--logs", type=Path, metavar="DIR", help="keep the course of the fit as CSV and for TensorBoard")
     fit.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases, if installed")
     add_json(fit)
 
@@ -56,22 +54,30 @@ def _fit(arguments: argparse.Namespace) -> int:
     config = RecommenderConfig.from_mapping(read_settings(arguments.config))
     if arguments.seed is not None:
         config = replace(config, fusion=replace(config.fusion, seed=arguments.seed))
-    hardware = Hardware(
-        device=arguments.device, folder=arguments.logs, wandb_project=arguments.wandb, progress=sys.stderr.isatty()
-    )
-    model = Recommender.fit(
-        FeatureStore(arguments.store),
-        arguments.interactions,
-        validation=arguments.validation,
-        config=config,
-        hardware=hardware,
-    )
+    with fit_progress() as show, stop_requested() as should_stop:
+        hardware = Hardware(
+            device=arguments.device,
+            checkpoints=arguments.model / "checkpoints",
+            logs=arguments.logs,
+            wandb_project=arguments.wandb,
+            on_progress=show,
+            should_stop=should_stop,
+        )
+        model = Recommender.fit(
+            FeatureStore(arguments.store),
+            arguments.interactions,
+            validation=arguments.validation,
+            config=config,
+            hardware=hardware,
+        )
     model.save(arguments.model)
     report = asdict(model.report)
     if arguments.json:
         print(json.dumps({"items": len(model.item_ids), "users": len(model.user_ids), **report}))
         return 0
     print(f"{len(model.item_ids)} items, {len(model.user_ids)} users, {report['epochs']} epochs, in {arguments.model}")
+    for name, rule in report["rules"].items():
+        print(f"  {name:16}{rule}")
     for name, value in report["metrics"].items():
         print(f"  {name:16}{value:.4f}")
     return 0

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_model, progress_bar, share
+from mmrec.cli.output import add_command, add_json, add_model, share
+from mmrec.cli.progress import progress_bar
 from mmrec.errors import ModelError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_store, embed_progress, fail, positive, share, stop_on_sigterm
+from mmrec.cli.output import add_command, add_json, add_store, fail, positive, share
+from mmrec.cli.progress import embed_progress, stop_on_sigterm
 from mmrec.errors import MMRecError
 
 if TYPE_CHECKING:

@@ -67,7 +67,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         trials=arguments.trials,
         config=RecommenderConfig.from_mapping(read_settings(arguments.config)),
         space=None if arguments.space is None else read_settings(arguments.space),
-        hardware=Hardware(device=arguments.device, progress=False),
+        hardware=Hardware(device=arguments.device),
         on_trial=_show,
     )
     best = arguments.out / "best.yaml"

@@ -75,6 +75,17 @@ class ApproximateRanker(Ranker):
             self._index.nprobe = min(2 * self._index.nprobe, self._index.nlist)
         self._recall = found
 
+    def extended(self, vectors_BD: Floats, bias_B: Floats) -> ApproximateRanker:
+        """A ranker of these items and, in the rows after them, of more, whose cells take them up.
+
+        The index is shared: the ranker that is extended ranks exactly from then on.
+        """
+        more = ApproximateRanker(*self._joined(vectors_BD, bias_B))
+        more._index, more._recall, self._index = self._index, self._recall, None
+        if more._index is not None:
+            more._index.add(more._points()[self.num_items :])
+        return more
+
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the index, and beside it what it was built for; the vectors are the caller's to keep."""
         if self._index is None:

@@ -82,6 +82,14 @@ class Ranker:
     def _kind(self) -> str:
         return repr(self.device)
 
+    def extended(self, vectors_BD: Floats, bias_B: Floats) -> Ranker:
+        """A ranker of these items and, in the rows after them, of more."""
+        return Ranker(*self._joined(vectors_BD, bias_B), device=self.device)
+
+    def _joined(self, vectors_BD: Floats, bias_B: Floats) -> tuple[Floats, Floats]:
+        own_IE = self.vectors_IE[: self.num_items]
+        return np.vstack([own_IE[:, :-1], vectors_BD]), np.concatenate([own_IE[:, -1], bias_B])
+
     def top_k(
         self,
         users_UD: Floats,

@@ -3,66 +3,53 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
 
-from fusion.config import FitReport, FusionConfig, Hardware, TrainingError
+from fusion.config import FitReport, FitStopped, FusionConfig, Hardware, TrainingError
 from fusion.projections import FusionError
-from fusion.token_table import TokenTable
-from fusion.tower import ContentTower, Tower
-from mmrec.errors import ModelError
+from fusion.token_table import RaggedTokens
+from fusion.tower import Towers
+from mmrec.errors import FitInterrupted, ModelError
 from mmrec.evaluation import Interactions, InteractionSource, align, check_no_leak, read_catalog_interactions
 from mmrec.recommending.model_files import ModelFiles
 from mmrec.recommending.tokens import read_tokens
-from mmrec.recommending.users import recency_weights
+from mmrec.recommending.users import to_histories
 from mmrec.store import EncoderRecord, FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecommenderConfig:
-    """How to fit: the fusion and its training, and how a user's history is weighted.
-
-    `half_life_days` halves the weight of an interaction for every so many days before the user's latest; 0 for never.
-    """
+    """How to fit: the fusion, the towers, and their training."""
 
     fusion: FusionConfig = field(default_factory=FusionConfig)
-    half_life_days: float = 0.0
-
-    def __post_init__(self) -> None:
-        days = self.half_life_days
-        if not isinstance(days, int | float) or isinstance(days, bool) or not 0 <= days < math.inf:
-            raise ModelError(f"half_life_days is {days!r}: expected a number of days, or 0")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> RecommenderConfig:
-        """From the keys of a YAML file: `half_life_days`, and those of `FusionConfig`. Unknown ones raise."""
-        rest = dict(values)
-        half_life_days = rest.pop("half_life_days", 0.0)
+        """From the keys of a YAML file, those of `FusionConfig`. Unknown ones raise `ModelError`."""
         try:
-            return cls(fusion=FusionConfig.from_mapping(rest), half_life_days=half_life_days)
+            return cls(fusion=FusionConfig.from_mapping(values))
         except TrainingError as error:
             raise ModelError(f"configuration: {error}") from error
 
     def to_mapping(self) -> dict[str, Any]:
-        return {"half_life_days": self.half_life_days, **self.fusion.to_mapping()}
+        return self.fusion.to_mapping()
 
 
 @dataclass(frozen=True)
 class FitData:
-    """What a fit reads: the tokens of all items of a store, in the order of `item_ids`, and who interacted with what.
+    """What a fit reads: the tokens of all items of a store, in the order of `item_ids`, and the interactions.
 
     `train` and `held_out` index `item_ids`; the users of `train` come first in both.
     """
 
     item_ids: list[str]
-    table: TokenTable
+    tokens: RaggedTokens
     train: Interactions | None
     held_out: Interactions | None
 
@@ -71,7 +58,7 @@ def read_fit_data(
     store: FeatureStore, interactions: InteractionSource | None, validation: InteractionSource | None
 ) -> FitData:
     """Arguments and errors as `Recommender.fit`."""
-    item_ids, table = read_tokens(store)
+    item_ids, tokens = read_tokens(store)
     train = None if interactions is None else read_catalog_interactions(interactions, item_ids)
     held_out = None if validation is None else read_catalog_interactions(validation, item_ids)
     if train is None and held_out is not None:
@@ -79,32 +66,30 @@ def read_fit_data(
     if train is not None and held_out is not None:
         check_no_leak(train, held_out)
         held_out = align(held_out, user_ids=train.user_ids, item_ids=train.item_ids)
-    return FitData(item_ids, table, train, held_out)
+    return FitData(item_ids, tokens, train, held_out)
 
 
-def fit_tower(data: FitData, config: RecommenderConfig, hardware: Hardware | None) -> tuple[Tower, FitReport]:
+def fit_towers(data: FitData, config: RecommenderConfig, hardware: Hardware | None) -> tuple[Towers, FitReport]:
     """Fit to interactions, or to content alone where there are none; `ModelError` where that cannot be done."""
     from fusion.training import fit_alignment, fit_ranking  # Lightning takes seconds to import
 
     train = data.train
     try:
         if train is None:
-            fusion, report = fit_alignment(data.table, config=config.fusion, hardware=hardware)
-            return ContentTower(fusion).eval(), report
-        place_N = np.lexsort((train.item_rows, train.user_rows))  # of the matrix's entries among the interactions
-        train_UI = train.matrix()
-        train_UI.data = recency_weights(train, config.half_life_days)[place_N]
+            return fit_alignment(data.tokens, config=config.fusion, hardware=hardware)
         validation_UI = None
         if data.held_out is not None:
-            validation_UI = sp.csr_array(data.held_out.matrix()[: len(train.user_ids)])
+            known = data.held_out.select(data.held_out.weights > 0).matrix()
+            validation_UI = sp.csr_array(known[: len(train.user_ids)])
         return fit_ranking(
-            data.table,
-            train_UI,
-            order_N=train.order()[place_N],
+            data.tokens,
+            to_histories(train, config.fusion.order),
             validation_UI=validation_UI,
             config=config.fusion,
             hardware=hardware,
         )
+    except FitStopped as error:
+        raise FitInterrupted(str(error)) from error
     except (TrainingError, FusionError) as error:
         raise ModelError(str(error)) from error
 
@@ -115,31 +100,29 @@ def fit_files(
     validation: InteractionSource | None,
     config: RecommenderConfig,
     hardware: Hardware | None,
-) -> tuple[ModelFiles, Tower]:
+) -> tuple[ModelFiles, Towers]:
     """Fit, and give every item of the store its vector; arguments and errors as `Recommender.fit`."""
     data = read_fit_data(store, interactions, validation)
-    tower, report = fit_tower(data, config, hardware)
-    with torch.no_grad():
-        items = tower(data.table)
+    towers, report = fit_towers(data, config, hardware)
+    items = towers.embed_catalog(data.tokens)
     files = ModelFiles(
         item_ids=data.item_ids,
         catalog=catalog_rows(store, data.item_ids),
         vectors_ID=items.vectors_ID.numpy().astype(np.float32),
         bias_I=items.bias_I.numpy().astype(np.float32),
-        base_ID=items.base_ID.numpy().astype(np.float32),
-        trained_I=_offered(data.train, len(data.item_ids)),
+        trained_I=_trained(data.train, len(data.item_ids)),
         interactions=data.train,
         encoders=_encoders(store),
         report=report,
     )
-    return files, tower
+    return files, towers
 
 
-def _offered(train: Interactions | None, num_items: int) -> NDArray[np.bool_]:
-    """Which items stand in training; all of them where there were no interactions."""
+def _trained(train: Interactions | None, num_items: int) -> NDArray[np.bool_]:
+    """Which items have positive interactions in training; all of them where there were no interactions."""
     if train is None:
         return np.ones(num_items, np.bool_)
-    return np.bincount(train.item_rows, minlength=num_items) > 0
+    return np.bincount(train.item_rows[train.weights > 0], minlength=num_items) > 0
 
 
 def catalog_rows(store: FeatureStore, item_ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -18,12 +18,12 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
 from fusion.config import FitReport
-from fusion.tower import Tower, load_tower
+from fusion.tower import Towers, load_towers
 from mmrec.errors import MMRecError, ModelError
 from mmrec.evaluation import Interactions
 from mmrec.store import EncoderRecord
 
-FORMAT = 3
+FORMAT = 4
 Floats = NDArray[np.float32]
 
 
@@ -31,15 +31,13 @@ Floats = NDArray[np.float32]
 class ModelFiles:
     """What a recommender knows beside its tower, row by row of its items.
 
-    `base_ID`: `fusion.tower.Items.base_ID` of the items it was fitted to, which come first. `trained_I`: the items that
-    stand in training. `interactions` None: fitted to content alone.
+    `trained_I`: the items with positive interactions in training. `interactions` None: fitted to content alone.
     """
 
     item_ids: list[str]
     catalog: list[dict[str, Any]]
     vectors_ID: Floats
     bias_I: Floats
-    base_ID: Floats
     trained_I: NDArray[np.bool_]
     interactions: Interactions | None
     encoders: dict[str, EncoderRecord]
@@ -56,14 +54,14 @@ class ModelFiles:
         self.trained_I = np.concatenate([self.trained_I, np.zeros(len(item_ids), np.bool_)])
 
 
-def save_model(folder: str | os.PathLike[str], files: ModelFiles, tower: Tower, config: Mapping[str, Any]) -> None:
+def save_model(folder: str | os.PathLike[str], files: ModelFiles, towers: Towers, config: Mapping[str, Any]) -> None:
     """Write everything; `model.json` comes last, so that a folder with one is complete."""
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / "model.json").unlink(missing_ok=True)
-        tower.save(path)
-        arrays = {"vectors": files.vectors_ID, "bias": files.bias_I, "base": files.base_ID}
+        towers.save(path)
+        arrays = {"vectors": files.vectors_ID, "bias": files.bias_I}
         save_arrays({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path / "items.safetensors")
         rows = {
             "item_id": files.item_ids,
@@ -85,8 +83,8 @@ def save_model(folder: str | os.PathLike[str], files: ModelFiles, tower: Tower, 
         raise ModelError(f"model {path} cannot be written: {error.strerror or error}") from error
 
 
-def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, Tower, dict[str, Any]]:
-    """What `save_model` wrote: the files, the tower and the configuration."""
+def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, Towers, dict[str, Any]]:
+    """What `save_model` wrote: the files, the towers and the configuration."""
     path = Path(folder)
     if not (path / "model.json").is_file():
         raise ModelError(f"there is no model at {path}: make one with `mmrec fit --store STORE --model {path}`")
@@ -101,27 +99,26 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, Tower, dict[
             catalog=[json.loads(row) for row in rows["catalog"].to_pylist()],
             vectors_ID=arrays["vectors"],
             bias_I=arrays["bias"],
-            base_ID=arrays["base"],
             trained_I=rows["trained"].to_numpy(zero_copy_only=False) if rows.num_rows else np.zeros(0, np.bool_),
             interactions=_read_interactions(path, rows["item_id"].to_pylist()) if about["hybrid"] else None,
             encoders={modality: EncoderRecord(**record) for modality, record in about["encoders"].items()},
             report=FitReport(**about["report"]),
         )
-        tower = load_tower(path)
-        _check_rows(files, tower)
-        return files, tower, dict(about["config"])
+        towers = load_towers(path)
+        _check_rows(files, towers)
+        return files, towers, dict(about["config"])
     except MMRecError:
         raise
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, pa.ArrowException) as error:
         raise ModelError(f"model {path} is damaged ({error}): fit it anew") from error
 
 
-def _check_rows(files: ModelFiles, tower: Tower) -> None:
-    count, taken = len(files.item_ids), files.interactions
-    fitted = tower.settings().get("num_items", len(files.base_ID))
-    expected = [(count, tower.fusion.dim), (count,), (fitted, tower.fusion.dim)]
-    strange = taken is not None and len(taken) and taken.item_rows.max() >= fitted
-    if strange or [x.shape for x in (files.vectors_ID, files.bias_I, files.base_ID)] != expected:
+def _check_rows(files: ModelFiles, towers: Towers) -> None:
+    count, train = len(files.item_ids), files.interactions
+    fitted = count if towers.items is None else len(towers.items.trained_I)
+    strange = train is not None and len(train) and train.item_rows.max() >= fitted
+    shapes = [files.vectors_ID.shape, files.bias_I.shape]
+    if strange or count < fitted or shapes != [(count, towers.fusion.dim), (count,)]:
         raise ValueError("its files are not of one model")
 
 

@@ -9,41 +9,30 @@ One contract: lookups return `(ids, scores)`, and one user or item gets the same
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
 
 from encoders.text import clean_text
 from fusion.config import FitReport, Hardware
-from fusion.token_table import TokenTable
-from fusion.tower import Tower, user_vectors
+from fusion.tower import Towers
 from mmrec.errors import ModelError
-from mmrec.evaluation import (
-    Interactions,
-    InteractionSource,
-    align,
-    check_no_leak,
-    evaluate_rankings,
-    read_catalog_interactions,
-)
+from mmrec.evaluation import InteractionSource, align, check_no_leak, evaluate_rankings, read_catalog_interactions
 from mmrec.ranking import ApproximateRanker, Ranker, diversify, remove_index
 from mmrec.recommending.exploration import places_of_share, with_cold_items
-from mmrec.recommending.filters import Where, matching
+from mmrec.recommending.filters import CatalogFilter, Where
 from mmrec.recommending.fitting import RecommenderConfig, catalog_rows, fit_files
 from mmrec.recommending.model_files import ModelFiles, load_model, save_model
+from mmrec.recommending.profiles import UserProfiles, Users
 from mmrec.recommending.tokens import read_tokens
-from mmrec.recommending.users import recency_weights
+from mmrec.recommending.users import UserState
 from mmrec.recommending.words import WordEncoder
 from mmrec.store import FeatureStore
-
-logger = logging.getLogger(__name__)
 
 DIVERSIFIED_CANDIDATES = 5
 NEWCOMER_DIVERSITY = 0.3
@@ -56,15 +45,21 @@ Rows = NDArray[np.int64]
 
 
 class Recommender:
-    """Item vectors, what is needed to make user vectors, and who interacted with what. Made by `fit` or `load`."""
+    """Item vectors, what is needed to make user vectors, and the interactions. Made by `fit` or `load`."""
 
-    def __init__(self, files: ModelFiles, tower: Tower, config: RecommenderConfig) -> None:
-        self._files, self._tower, self.config = files, tower, config
+    def __init__(self, files: ModelFiles, towers: Towers, config: RecommenderConfig) -> None:
+        self._files, self._towers, self.config = files, towers, config
         self._item_rows = {item_id: row for row, item_id in enumerate(files.item_ids)}
+        self._profiles = UserProfiles(files.interactions, config.fusion.order, towers.users, self._item_rows, files)
         self._ranker = Ranker(files.vectors_ID, files.bias_I)
+        self._filter = CatalogFilter(files.catalog)
         self._similar: Ranker | None = None
         self._words = WordEncoder(files.encoders.get("text"))
-        self._history_UI = self._histories(files.interactions)
+
+    def __repr__(self) -> str:
+        widths = ", ".join(f"{modality} {width}" for modality, width in self._towers.fusion.widths.items())
+        dim = self._towers.fusion.dim
+        return f"Recommender({len(self.item_ids)} items, {len(self.user_ids)} users, width {dim}, from {widths})"
 
     # --- making, saving, loading --------------------------------------------------------------------------------------
 
@@ -80,19 +75,24 @@ class Recommender:
     ) -> Recommender:
         """Fit item and user vectors to interactions; without any, a fusion to the content alone.
 
-        `validation` chooses the epoch and is never trained on; users that training does not know do not count in it.
-        Without it training runs for its `max_epochs`.
+        The order of interactions counts where there are timestamps, or where `order: rows` says that the rows are in
+        order. `validation` chooses the epoch and is never trained on; users that training does not know do not count in
+        it. Without it training runs for its `max_epochs`.
 
-        Raises `ModelError` for a configuration, interactions or features that cannot be fitted, and `InteractionError`
-        for files that cannot be read, items that the store does not hold, and validation present in training.
+        Raises `ModelError` for a configuration, interactions or features that cannot be fitted, `InteractionError` for
+        files that cannot be read, items that the store does not hold, and validation present in training, and
+        `FitInterrupted` where `hardware.should_stop` said so.
         """
         config = config or RecommenderConfig()
-        files, tower = fit_files(store, interactions, validation, config, hardware)
-        return cls(files, tower, config)
+        files, towers = fit_files(store, interactions, validation, config, hardware)
+        return cls(files, towers, config)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the model: weights and vectors as safetensors, the rest as Parquet and JSON."""
-        save_model(folder, self._files, self._tower, self.config.to_mapping())
+        """Write the model: weights and vectors as safetensors, the rest as Parquet and JSON.
+
+        What live states took up after the fit is not written.
+        """
+        save_model(folder, self._files, self._towers, self.config.to_mapping())
         index = Path(folder) / INDEX
         remove_index(index)
         if isinstance(self._ranker, ApproximateRanker):
@@ -101,8 +101,8 @@ class Recommender:
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Recommender:
         """Raises `ModelError` where there is no model, or one that is damaged or of another version."""
-        files, tower, settings = load_model(folder)
-        model = cls(files, tower, RecommenderConfig.from_mapping(settings))
+        files, towers, settings = load_model(folder)
+        model = cls(files, towers, RecommenderConfig.from_mapping(settings))
         if (Path(folder) / INDEX).exists():
             ranker = ApproximateRanker(files.vectors_ID, files.bias_I)
             ranker.load(Path(folder) / INDEX)
@@ -150,9 +150,17 @@ class Recommender:
 
     # --- users --------------------------------------------------------------------------------------------------------
 
+    def user_state(self, user: str | int | None = None) -> UserState:
+        """The live state of a user: what it takes up by `add` counts at once, and is left out of lists as seen.
+
+        The model keeps the state of a named user: it is what `recommend` and `score` know the user by from now on, also
+        of one that training did not know. Without a name it is the state of somebody new, which the model forgets.
+        """
+        return self._profiles.state(user)
+
     def user_vector(
         self,
-        user: str | None = None,
+        user: str | int | None = None,
         *,
         history: Sequence[str] = (),
         text: str | None = None,
@@ -160,37 +168,30 @@ class Recommender:
     ) -> Floats:
         """The vector `(D,)` of a user: of a known one's interactions, of the items in `history`, of words, of all.
 
-        `text` counts as one more item, one that has these words and nothing else, and weighs as much as the whole
-        history. `weights` belong to `history`; without them each counts 1. With nothing at all, or blank text alone, it
-        is the vector of a user without history.
+        `history` follows what is known of the user, in order. `text` counts as one more item, one that has these words
+        and nothing else, and weighs as much as all the rest. `weights` belong to `history`, as `UserState.add` takes
+        them. With nothing at all, or blank text alone, it is the vector of a user without history.
 
-        Raises `ModelError` for unknown items, weights that are not positive, and text where the model knows no text.
+        Raises `ModelError` for unknown items, weights that are not finite, and text where the model knows no text.
         """
-        history_UI = self._known_history([user] if user is not None else [None])
-        row = sp.lil_array(history_UI)
         if len(weights) and len(weights) != len(history):
             raise ModelError(f"{len(weights)} weights for a history of {len(history)} items")
+        state = self._profiles.copied_state(user)
         for item_id, weight in zip(history, weights if len(weights) else [1.0] * len(history), strict=True):
-            if not (np.isfinite(weight) and weight > 0):
-                raise ModelError(f"the weight of {item_id!r} is {weight}: expected a positive number")
-            row[0, self._row(item_id)] += weight
-        vectors_ID = self._files.vectors_ID
-        weighted = sp.csr_array(row)
+            state.add(item_id, weight=weight)
         if text is not None and (words := clean_text(text)):
-            vectors_ID = np.vstack([vectors_ID, self._embed(self._words.tokens(words))[0]])
-            weighted = sp.hstack([weighted, sp.csr_array([[max(1.0, float(weighted.sum()))]])]).tocsr()
-        vector_D: Floats = self._user_vectors(weighted, vectors_ID)[0]
-        return vector_D
+            state.add_vector(self._towers.embed(self._words.tokens(words)).vectors_ID[0].numpy())
+        return state.vector.astype(np.float32)
 
-    def user_vectors(self, users: Sequence[str]) -> Floats:
-        """The vectors `(U, D)` of known users; of the others, that of a user without history."""
-        return self._user_vectors(self._known_history(list(users)), self._files.vectors_ID)
+    def user_vectors(self, users: Users) -> Floats:
+        """The vectors `(U, D)` of users; of unknown ids, that of a user without history."""
+        return self._profiles.resolve(users).vectors_UD
 
     # --- rankings -----------------------------------------------------------------------------------------------------
 
     def recommend(
         self,
-        users: str | Sequence[str] | Floats,
+        users: Users,
         k: int = 20,
         *,
         exclude_seen: bool = True,
@@ -203,47 +204,53 @@ class Recommender:
         """The best items: ids and scores `(U, K)`, or `(K,)` for one user; K is at most the number of items.
 
         Args:
-            users: ids, or float vectors `(U, D)` as `user_vector` makes them, `(D,)` for one. Unknown ids are ranked as
-                users without history, with a warning.
-            exclude_seen: leave out the items of a known user's training history.
+            users: one or several: ids (text or whole numbers), states as `user_state` makes them, or vectors of D
+                numbers as `user_vector` makes them (an array, a tensor or a list). Unknown ids are ranked as users
+                without history, with a warning.
+            exclude_seen: leave out what the history of an id or a state names. A vector has none: see `exclude`.
             exclude: items to leave out for everyone, as the history that a new user's vector was made of.
             where: column of the catalog -> a value, a collection of values, or a predicate; other items are left out.
                 Columns of one's own are compared as text; `tags`, a list, matches where any of its tags does.
             candidates: the only items that may be recommended.
             diversity: from 0 (by score alone) to 1, by maximal marginal relevance. By default 0, but for users without
-                history: they get what many take, spread over what there is (0.3).
+                history: they get what is popular, spread over what there is (0.3).
             explore_share: at least this share of the places goes to items that training does not know. Where fewer
                 come so far by themselves, the best of them take the last places of the list.
 
         Places that no item is left for hold an empty id and the score -inf.
         """
-        vectors_UD, seen_UI = self._users(users)
-        exclude_UI = seen_UI if exclude_seen else None
+        found = self._profiles.resolve(users)
+        exclude_UI = found.seen_UI if exclude_seen else None
         allowed_I = self._allowed(where, candidates, exclude)
-        rows_UK, scores_UK = self._ranked(vectors_UD, k, exclude_UI, allowed_I, diversity or 0.0)
-        if diversity is None and seen_UI is not None and (new_U := np.diff(seen_UI.indptr) == 0).any():
-            one_1D = vectors_UD[new_U][:1]
-            rows_UK[new_U], scores_UK[new_U] = self._ranked(one_1D, k, None, allowed_I, NEWCOMER_DIVERSITY)
+        rows_UK, scores_UK = self._ranked(found.vectors_UD, k, exclude_UI, allowed_I, diversity or 0.0)
+        if diversity is None and found.is_new_U.any():
+            one_1D = found.vectors_UD[found.is_new_U][:1]
+            rows_UK[found.is_new_U], scores_UK[found.is_new_U] = self._ranked(
+                one_1D, k, None, allowed_I, NEWCOMER_DIVERSITY
+            )
         if cold_places := places_of_share(rows_UK.shape[1], explore_share):
             cold_I = ~self._files.trained_I & (True if allowed_I is None else allowed_I)
             rows_UK, scores_UK = with_cold_items(
-                self._ranker, rows_UK, scores_UK, vectors_UD, cold_places, exclude_UI, cold_I
+                self._ranker, rows_UK, scores_UK, found.vectors_UD, cold_places, exclude_UI, cold_I
             )
         ids_UK = self._to_ids(rows_UK)
-        is_one = isinstance(users, str) or (_are_vectors(users) and np.ndim(users) == 1)
-        return (ids_UK[0], scores_UK[0]) if is_one else (ids_UK, scores_UK)
+        return (ids_UK[0], scores_UK[0]) if found.is_one else (ids_UK, scores_UK)
 
-    def score(self, users: str | Sequence[str], items: Sequence[str]) -> Floats:
-        """Fused scores `(N,)`: of one user for each of the items, or of pairs of as many users as items."""
-        names = [users] * len(items) if isinstance(users, str) else list(users)
-        if len(names) != len(items):
-            raise ModelError(f"{len(names)} users and {len(items)} items are no pairs; name one user, or one for each")
-        unique = list(dict.fromkeys(names))
-        vectors = dict(zip(unique, self.user_vectors(unique), strict=True))
+    def score(self, users: Users, items: Sequence[str]) -> Floats:
+        """Fused scores `(N,)`: of one user for each of the items, or of pairs of as many users as items.
+
+        Users are given as for `recommend`.
+        """
+        found = self._profiles.resolve(users)
         rows_N = np.array([self._row(item_id) for item_id in items], np.int64)
+        if not found.is_one and len(found.vectors_UD) != len(rows_N):
+            raise ModelError(
+                f"{len(found.vectors_UD)} users and {len(items)} items are no pairs; name one user, or one for each"
+            )
         if not len(rows_N):
             return np.zeros(0, np.float32)
-        return self._ranker.score(np.stack([vectors[name] for name in names]), rows_N)
+        dim = found.vectors_UD.shape[1]
+        return self._ranker.score(np.broadcast_to(found.vectors_UD, (len(rows_N), dim)), rows_N)
 
     def similar_items(self, items: str | Sequence[str], k: int = 10) -> tuple[Ids, Floats]:
         """The items nearest by cosine, without the item itself: ids and cosines `(N, K)`, or `(K,)` for one item."""
@@ -263,7 +270,7 @@ class Recommender:
     def embed_items(self, store: FeatureStore, item_ids: Sequence[str]) -> None:
         """Give items of the store their vectors, without fitting anew: from now on they are ranked among the others.
 
-        Modalities that the model was not fitted with do not count. An approximate index is dropped: build it anew.
+        Modalities that the model was not fitted with do not count. An approximate index takes them up.
 
         Raises `ModelError` where the store was made by other encoders than those that the model was fitted with, or the
         model has an item already, and `StoreError` where the store has not all of them.
@@ -280,11 +287,13 @@ class Recommender:
         known = [item_id for item_id in item_ids if item_id in self._item_rows]
         if known:
             raise ModelError(f"the model has the item {known[0]!r} already")
-        names, table = read_tokens(store, item_ids, self._tower.fusion.widths)
-        self._files.append(names, catalog_rows(store, names), *self._embed(table))
+        names, tokens = read_tokens(store, item_ids, self._towers.fusion.widths)
+        items = self._towers.embed_new(tokens)
+        vectors_BD, bias_B = items.vectors_ID.numpy(), items.bias_I.numpy()
+        self._files.append(names, catalog_rows(store, names), vectors_BD, bias_B)
         self._item_rows |= {name: len(self._item_rows) + place for place, name in enumerate(names)}
-        self._ranker, self._similar = Ranker(self._files.vectors_ID, self._files.bias_I), None
-        self._history_UI.resize((self._history_UI.shape[0], len(self._item_rows)))
+        self._ranker = self._ranker.extended(vectors_BD, bias_B)
+        self._filter, self._similar = CatalogFilter(self._files.catalog), None
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -293,7 +302,8 @@ class Recommender:
     ) -> dict[str, Any]:
         """Full-ranking metrics over the users of held-out interactions; see `mmrec.evaluation.evaluate_rankings`.
 
-        `baselines` are names of `mmrec.evaluation.BASELINES`, fitted to the same interactions.
+        `baselines` are names of `mmrec.evaluation.BASELINES`, fitted to the same interactions. Held-out interactions
+        with a weight of 0 or below are not counted.
 
         Raises `InteractionError` where held-out interactions are present in training, or name unknown items.
         """
@@ -302,17 +312,17 @@ class Recommender:
         if files.interactions is not None:
             check_no_leak(files.interactions, held_out)
         aligned = align(held_out, user_ids=self.user_ids, item_ids=files.item_ids)
-        relevant_UI = aligned.matrix()
+        relevant_UI = aligned.select(aligned.weights > 0).matrix()
         users = np.flatnonzero(np.diff(relevant_UI.indptr))
-        history_UI = self._known_history([aligned.user_ids[row] if row < len(self.user_ids) else None for row in users])
+        found = self._profiles.resolve_rows(users)
         return evaluate_rankings(
             self._ranker,
             files.vectors_ID,
-            self._user_vectors(history_UI, files.vectors_ID),
-            history_UI,
+            found.vectors_UD,
+            found.seen_UI,
             sp.csr_array(relevant_UI[users]),
             files.trained_I,
-            self._history_UI,
+            self._profiles.positives_UI,
             ks,
             baselines,
         )
@@ -324,47 +334,18 @@ class Recommender:
             raise ModelError(f"the model has no item {item_id!r}; new items get their vectors with embed_items")
         return self._item_rows[item_id]
 
-    def _histories(self, interactions: Interactions | None) -> sp.csr_array:
-        if interactions is None:
-            return sp.csr_array((0, len(self._item_rows)), dtype=np.float32)
-        weights = recency_weights(interactions, self.config.half_life_days)
-        rows = (interactions.user_rows, interactions.item_rows)
-        return sp.csr_array((weights, rows), shape=(len(interactions.user_ids), len(self._item_rows)))
-
-    def _known_history(self, users: Sequence[str | None]) -> sp.csr_array:
-        """The weighted histories of users; an empty row for one who is not known."""
-        index = {} if self._files.interactions is None else self._files.interactions.user_index
-        unknown = [user for user in users if user is not None and user not in index]
-        if unknown:
-            logger.warning(
-                "%d unknown users, such as %r, are ranked as users without history", len(unknown), unknown[0]
-            )
-        known = [(place, index[user]) for place, user in enumerate(users) if user is not None and user in index]
-        places, rows = np.array(known, np.int64).reshape(-1, 2).T
-        choose = sp.csr_array(
-            (np.ones(len(rows), np.float32), (places, rows)), shape=(len(users), self._history_UI.shape[0])
-        )
-        return sp.csr_array(choose @ self._history_UI)
-
-    def _user_vectors(self, history_UI: sp.csr_array, vectors_ID: Floats) -> Floats:
-        null_D = self._tower.null_D.detach().numpy()
-        return user_vectors(history_UI, vectors_ID, self._tower.history_power, null_D)
-
-    def _users(self, users: str | Sequence[str] | Floats) -> tuple[Floats, sp.csr_array | None]:
-        if _are_vectors(users):
-            return np.atleast_2d(users), None
-        history_UI = self._known_history([users] if isinstance(users, str) else list(users))
-        return self._user_vectors(history_UI, self._files.vectors_ID), history_UI
-
     def _allowed(
         self, where: Where | None, candidates: Collection[str] | None, exclude: Collection[str]
     ) -> NDArray[np.bool_] | None:
         if not where and candidates is None and not len(exclude):
             return None
-        allowed_I = np.full(len(self._item_rows), candidates is None)
-        allowed_I[[self._row(item_id) for item_id in candidates or ()]] = True
+        allowed_I = self._filter.matching(where or {})
+        if candidates is not None:
+            named_I = np.zeros(len(allowed_I), np.bool_)
+            named_I[[self._row(item_id) for item_id in candidates]] = True
+            allowed_I &= named_I
         allowed_I[[self._row(item_id) for item_id in exclude]] = False
-        return allowed_I & matching(self._files.catalog, where or {})
+        return allowed_I
 
     def _ranked(
         self,
@@ -383,15 +364,6 @@ class Recommender:
     def _to_ids(self, rows: Rows) -> Ids:
         names = np.array([*self._files.item_ids, ""], dtype=object)
         return names[rows]
-
-    def _embed(self, table: TokenTable) -> tuple[Floats, Floats]:
-        """Vectors and biases of items that training did not see."""
-        items = self._tower.embed(table, torch.from_numpy(self._files.base_ID))
-        return items.vectors_ID.numpy(), items.bias_I.numpy()
-
-
-def _are_vectors(users: Any) -> TypeGuard[Floats]:
-    return isinstance(users, np.ndarray) and np.issubdtype(users.dtype, np.floating)
 
 
 def _unit(vectors_ID: Floats) -> Floats:

@@ -1,40 +1,47 @@
-"""From the store to tensors: the tokens of all items, padded to one length per modality, in the order of their ids."""
+"""From the store to tensors: the tokens of all items, read in Arrow batches, in the order of the items' ids."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Mapping
+from typing import BinaryIO
 
 import numpy as np
-import torch
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from fusion.token_table import TokenTable
+from fusion.token_table import RaggedPart, RaggedTokens
 from mmrec.errors import StoreError
-from mmrec.store import MODALITIES, Features, FeatureStore, Modality
+from mmrec.store import MODALITIES, FeatureStore, token_matrix
+
+BYTES_IN_MEMORY = 2**29
 
 
 def read_tokens(
-    store: FeatureStore, item_ids: Sequence[str] | None = None, widths: Mapping[str, int] | None = None
-) -> tuple[list[str], TokenTable]:
+    store: FeatureStore, item_ids: Collection[str] | None = None, widths: Mapping[str, int] | None = None
+) -> tuple[list[str], RaggedTokens]:
     """The ids, ascending, and the tokens of all items of a store, or of the named ones.
 
-    Items that failed stand in the table without any token. `widths` names the modalities to read; without it, those
-    that the store has.
+    Tokens of a modality that take more than half a GiB lie in a temporary file, which goes with the last reference.
+    Items that failed have none. `widths` names the modalities to read; without it, those that the store has.
 
-    Raises `StoreError` where a named item is not in the store, where tokens of several encoders lie mixed, and where
-    there is no token at all to tell the modalities by.
+    Raises `StoreError` where a named item is not in the store, where tokens of several encoders lie mixed, where there
+    is no token at all to tell the modalities by, and where there is no space for temporary files.
     """
-    wanted = None if item_ids is None else set(item_ids)
-    found = list(store.features(wanted))
-    if wanted is not None and len(found) < len(wanted):
-        missing = sorted(wanted - {f.item.item_id for f in found})
-        raise StoreError(f"store {store.folder} has no item {missing[0]!r}" + _and_more(len(missing) - 1))
-    found.sort(key=lambda features: features.item.item_id)
-    return [f.item.item_id for f in found], to_table(found, widths or store_widths(store))
-
-
-def _and_more(count: int) -> str:
-    return f", nor {count} others" if count else ""
+    widths = widths or store_widths(store)
+    modalities = [modality for modality in MODALITIES if modality in widths]
+    writers = {modality: _Writer(widths[modality]) for modality in modalities}
+    columns = ["item_id", *(f"{m}_{part}" for m in modalities for part in ("tokens", "starts", "ends"))]
+    found: list[str] = []
+    for batch in store.scan(columns, item_ids):
+        found += batch.column("item_id").to_pylist()
+        for modality, writer in writers.items():
+            writer.write(*(batch.column(f"{modality}_{part}") for part in ("tokens", "starts", "ends")))
+    if item_ids is not None and (missing := sorted(set(item_ids) - set(found))):
+        more = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise StoreError(f"store {store.folder} has no item {missing[0]!r}{more}")
+    order = np.array(sorted(range(len(found)), key=found.__getitem__), np.int64)
+    return [found[row] for row in order], RaggedTokens({m: writer.part(order) for m, writer in writers.items()})
 
 
 def store_widths(store: FeatureStore) -> dict[str, int]:
@@ -46,28 +53,53 @@ def store_widths(store: FeatureStore) -> dict[str, int]:
     return widths
 
 
-def to_table(items: Sequence[Features], widths: Mapping[str, int]) -> TokenTable:
-    """Pad the tokens of items; the time of a token is the middle of its span, in seconds."""
-    tokens: dict[str, torch.Tensor] = {}
-    masks: dict[str, torch.Tensor] = {}
-    times: dict[str, torch.Tensor] = {}
-    for modality in MODALITIES:
-        if modality in widths:
-            tokens[modality], masks[modality], times[modality] = _padded(items, modality, widths[modality])
-    return TokenTable(tokens, masks, times)
+class _Writer:
+    """Takes up the tokens of one modality, batch after batch; in a file as soon as they are many."""
 
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._counts: list[NDArray[np.int64]] = []
+        self._seconds: list[NDArray[np.float32]] = []
+        self._values: list[NDArray[np.float32]] = []
+        self._file: BinaryIO | None = None
 
-def _padded(
-    items: Sequence[Features], modality: Modality, width: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    length = max((len(f.tokens[modality].vectors_TD) for f in items if modality in f.tokens), default=1)
-    tokens_ITD = np.zeros((len(items), length, width), np.float32)
-    mask_IT: NDArray[np.bool_] = np.zeros((len(items), length), np.bool_)
-    times_IT = np.zeros((len(items), length), np.float32)
-    for row, features in enumerate(items):
-        if modality in features.tokens:
-            part = features.tokens[modality]
-            count = len(part.vectors_TD)
-            tokens_ITD[row, :count], mask_IT[row, :count] = part.vectors_TD, True
-            times_IT[row, :count] = part.spans_T2.mean(axis=1)
-    return torch.from_numpy(tokens_ITD), torch.from_numpy(mask_IT), torch.from_numpy(times_IT)
+    def write(self, tokens: pa.ListArray, starts: pa.ListArray, ends: pa.ListArray) -> None:
+        """A batch of the store's columns; the time of a token is the middle of its span, in seconds."""
+        self._counts.append(tokens.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
+        present = tokens.is_valid()
+        if not present.true_count:
+            return
+        _, values_NW = token_matrix(tokens.filter(present))
+        starts_N, ends_N = (x.filter(present).flatten().to_numpy(zero_copy_only=False) for x in (starts, ends))
+        self._seconds.append(((starts_N + ends_N) / 2).astype(np.float32))
+        try:
+            if self._file is not None:
+                self._file.write(np.ascontiguousarray(values_NW, np.float32).data)
+                return
+            self._values.append(values_NW.astype(np.float32))
+            if sum(values.nbytes for values in self._values) > BYTES_IN_MEMORY:
+                self._spill()
+        except OSError as error:
+            raise StoreError(
+                f"there is no space for the tokens in {tempfile.gettempdir()} ({error.strerror}): name another folder "
+                "by the environment variable TMPDIR"
+            ) from error
+
+    def _spill(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="mmrec-tokens-")  # noqa: SIM115
+        for values_NW in self._values:
+            self._file.write(values_NW.data)
+        self._values = []
+
+    def part(self, order: NDArray[np.int64]) -> RaggedPart:
+        """All that was written, its items in this order."""
+        counts_I = np.concatenate([np.zeros(0, np.int64), *self._counts])
+        starts_I = np.cumsum(counts_I) - counts_I
+        values: NDArray[np.float32] | BinaryIO
+        if self._file is not None:
+            self._file.flush()
+            values = self._file
+        else:
+            values = np.concatenate([np.zeros((0, self._width), np.float32), *self._values])
+        seconds_N = np.concatenate([np.zeros(0, np.float32), *self._seconds])
+        return RaggedPart(self._width, starts_I[order], counts_I[order], seconds_N, values)

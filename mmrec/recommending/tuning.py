@@ -21,7 +21,7 @@ import yaml
 from fusion.config import Hardware
 from mmrec.errors import ModelError
 from mmrec.evaluation import InteractionSource
-from mmrec.recommending.fitting import FitData, RecommenderConfig, fit_tower, read_fit_data
+from mmrec.recommending.fitting import FitData, RecommenderConfig, fit_towers, read_fit_data
 from mmrec.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 # A list: one of these. A pair of numbers under `low` and `high`: between them, evenly or, with `log`, by ratio.
 SPACE: Mapping[str, Any] = {
     "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
-    "weight_decay": {"low": 1e-3, "high": 1e-1, "log": True},
-    "input_dropout": {"low": 0.2, "high": 0.7},
+    "weight_decay": {"low": 1e-2, "high": 1.0, "log": True},
+    "input_dropout": {"low": 0.1, "high": 0.6},
+    "history_dropout": {"low": 0.0, "high": 0.5},
     "id_dropout": {"low": 0.0, "high": 0.4},
-    "smoothing": {"low": 0.0, "high": 0.8},
-    "neighbours": [5, 10, 20],
-    "shorten_history": {"low": 0.0, "high": 0.5},
-    "dim": [32, 64, 128],
-    "batch_size": [512, 1024, 2048],
+    "user_weight": {"low": 0.3, "high": 1.0},
+    "dim": [64, 128, 256],
+    "batch_size": [1024, 2048, 4096],
 }
 
 
@@ -99,7 +98,7 @@ def tune(
     def objective(trial: optuna.Trial) -> float:
         settings = {name: _suggest(trial, name, choice) for name, choice in space.items()}
         try:
-            _, report = fit_tower(data, RecommenderConfig.from_mapping({**base, **settings}), hardware)
+            _, report = fit_towers(data, RecommenderConfig.from_mapping({**base, **settings}), hardware)
         except ModelError as error:
             trial.set_user_attr("error", str(error))
             raise
@@ -152,9 +151,9 @@ def _digest(data: FitData, space: Mapping[str, Any], config: RecommenderConfig) 
     digest = hashlib.blake2b(
         repr((sorted(space.items()), sorted(config.to_mapping().items()))).encode(), digest_size=16
     )
-    arrays = [data.table.tokens[m].numpy() for m in sorted(data.table.tokens)]
-    for taken in (data.train, data.held_out):
-        arrays += [taken.user_rows, taken.item_rows, taken.weights, taken.order()]
+    arrays = list(data.tokens.arrays())
+    for interactions in (data.train, data.held_out):
+        arrays += [interactions.user_rows, interactions.item_rows, interactions.weights, interactions.order()]
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -1,28 +1,119 @@
-"""How much each interaction of a history counts."""
+"""Users as the ranker sees them: their histories from interactions, and live states that grow as users go on."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from mmrec.evaluation import Interactions
+from fusion.histories import Histories
+from fusion.user_tower import LEAST_WEIGHT, UserTower
+from mmrec.errors import ModelError
+from mmrec.evaluation import Interactions
+from mmrec.recommending.model_files import ModelFiles
 
 Floats = NDArray[np.float32]
 SECONDS_PER_DAY = 86_400.0
 
 
-def recency_weights(interactions: Interactions, half_life_days: float) -> Floats:
-    """The weights `(N,)`, halved for every `half_life_days` before the user's latest interaction; 0 keeps them.
+def to_histories(interactions: Interactions, order: str) -> Histories:
+    """The histories of all users, in order by the rule that `order` names: "auto", "rows" or "none".
 
-    Without timestamps they stay as they are. However old, a weight stays positive.
+    "auto": by timestamps, and in no order where there are none. Weights count by their sign alone: a positive one is an
+    interaction like any other, 0 is seen and not liked, which says nothing of what the user likes, and a negative one
+    speaks against its item.
     """
-    if not half_life_days or interactions.timestamps is None:
-        return interactions.weights
-    latest_U = np.full(len(interactions.user_ids), -np.inf)
-    np.maximum.at(latest_U, interactions.user_rows, interactions.timestamps)
-    age_N = (latest_U[interactions.user_rows] - interactions.timestamps) / SECONDS_PER_DAY
-    weights_N = interactions.weights * 0.5 ** (age_N / half_life_days)
-    return np.maximum(weights_N, np.finfo(np.float32).tiny).astype(np.float32)
+    has_order = order == "rows" or (order == "auto" and interactions.timestamps is not None)
+    days_N = None if interactions.timestamps is None else interactions.timestamps / SECONDS_PER_DAY
+    return Histories.of(
+        interactions.user_rows,
+        interactions.item_rows,
+        len(interactions.user_ids),
+        weights_N=np.sign(interactions.weights).astype(np.float32),
+        days_N=days_N if has_order else None,
+        ordered=has_order,
+    )
+
+
+class UserState:
+    """What a model knows of one user: some running sums, which each interaction brings up to date in microseconds.
+
+    Made by `Recommender.user_state`; `Recommender.recommend` and `score` take it in the place of a user.
+
+        >>> state = model.user_state("u1")                      # doctest: +SKIP
+        >>> ids, scores = model.recommend(state.add("i3"), k=10)    # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        tower: UserTower,
+        item_rows: Mapping[str, int],
+        files: ModelFiles,
+        *,
+        sums_KD: Floats,
+        totals_K: Floats,
+        day: float | None = None,
+        seen: Sequence[int] = (),
+    ) -> None:
+        self._tower, self._item_rows, self._files = tower, item_rows, files
+        self._rates_K = (tower.log_rates_K.detach().exp() * tower.ordered).numpy()
+        self._gap_rates_K = (tower.log_gap_rates_K.detach().exp() * tower.ordered).numpy()
+        self._mix_KE = tower.mix_KDE.detach().flatten(0, 1).numpy()
+        self._null_D = tower.null_D.detach().numpy()
+        self.sums_KD, self.totals_K = sums_KD.copy(), totals_K.copy()
+        self._day, self._seen = day, list(seen)
+
+    def __repr__(self) -> str:
+        return f"UserState({len(self._seen)} interactions)"
+
+    @property
+    def seen_rows(self) -> Sequence[int]:
+        """The rows of the items that the user has interacted with."""
+        return self._seen
+
+    @property
+    def vector(self) -> Floats:
+        """The user vector `(D,)`."""
+        averages_KD = self.sums_KD / np.maximum(self.totals_K, LEAST_WEIGHT)[:, None] ** self._tower.power
+        vector_D: Floats = averages_KD.ravel() @ self._mix_KE + self._null_D
+        return vector_D
+
+    def add(self, item_id: str, timestamp: float | None = None, weight: float = 1.0) -> UserState:
+        """Takes up an interaction that comes after all the others; returns the state.
+
+        Args:
+            timestamp: seconds since 1970; without it no time passes.
+            weight: above 0 an interaction like any other, 0 seen and not liked, below 0 against the item.
+
+        Raises:
+            ModelError: for an item that the model does not have, and numbers that are not finite.
+        """
+        row = self._item_rows.get(item_id)
+        if row is None:
+            raise ModelError(f"the model has no item {item_id!r}; new items get their vectors with embed_items")
+        if not np.isfinite(weight) or not np.isfinite(0.0 if timestamp is None else timestamp):
+            raise ModelError(f"timestamp {timestamp} and weight {weight} of {item_id!r} must be finite numbers")
+        gap = 0.0
+        if timestamp is not None:
+            day = timestamp / SECONDS_PER_DAY
+            gap = 0.0 if self._day is None else float(np.log1p(max(0.0, day - self._day)))
+            self._day = day
+        kept_K = np.exp(-(self._rates_K + gap * self._gap_rates_K))
+        self.sums_KD *= kept_K[:, None]
+        self.totals_K *= kept_K
+        sign = float(np.sign(weight))
+        self.sums_KD += sign * self._files.vectors_ID[row]
+        self.totals_K += abs(sign)
+        self._seen.append(row)
+        return self
+
+    def add_vector(self, vector_D: Floats, weight: float | None = None) -> UserState:
+        """Takes up what is like an item, as words are; by default it weighs as much as the whole history.
+
+        Unlike an interaction it does not age what was there before.
+        """
+        weights_K = np.maximum(1.0, self.totals_K) if weight is None else np.full_like(self.totals_K, weight)
+        self.sums_KD += weights_K[:, None] * vector_D
+        self.totals_K += weights_K
+        return self

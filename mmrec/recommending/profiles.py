@@ -1,0 +1,183 @@
+"""What a model knows of its users: the histories that it was fitted to, live states, and how users may be named."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from fusion.histories import Histories
+from fusion.user_tower import UserTower
+from mmrec.errors import ModelError
+from mmrec.evaluation import Interactions
+from mmrec.recommending.model_files import ModelFiles
+from mmrec.recommending.users import UserState, to_histories
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+Users = (
+    str
+    | int
+    | UserState
+    | Sequence[str]
+    | Sequence[int]
+    | Sequence[UserState]
+    | NDArray[Any]
+    | Sequence[float]
+    | torch.Tensor
+)
+"""Ids, states or vectors, one or several."""
+
+
+@dataclass(frozen=True)
+class FoundUsers:
+    """U users: their vectors, the items of their histories (nonzero), who has none, and whether one was asked for."""
+
+    vectors_UD: Floats
+    seen_UI: sp.csr_array | None
+    is_new_U: NDArray[np.bool_]
+    is_one: bool
+
+
+class UserProfiles:
+    """The users of a model."""
+
+    def __init__(
+        self,
+        interactions: Interactions | None,
+        order: str,
+        tower: UserTower,
+        item_rows: Mapping[str, int],
+        files: ModelFiles,
+    ) -> None:
+        self._tower, self._item_rows, self._files = tower, item_rows, files
+        self._index = {} if interactions is None else interactions.user_index
+        empty = np.zeros(0, np.int64)
+        self._histories = (
+            Histories.of(empty, empty, 0, ordered=tower.ordered)
+            if interactions is None
+            else to_histories(interactions, order)
+        )
+        self._states: dict[str, UserState] = {}
+
+    @property
+    def positives_UI(self) -> sp.csr_array:
+        """The positive interactions of the fit."""
+        histories = self._histories
+        weights_N = np.maximum(histories.weights_N, 0)
+        shape = (len(histories), len(self._item_rows))
+        matrix = sp.csr_array((weights_N, histories.items_N.copy(), histories.offsets_U.copy()), shape=shape)
+        matrix.eliminate_zeros()
+        return matrix
+
+    def state(self, user: str | int | None) -> UserState:
+        """The live state of a user, which is kept; of nobody in particular, a new one."""
+        if user is None:
+            return self._fresh(None)
+        name = str(user)
+        if name not in self._states:
+            self._states[name] = self._fresh(self._index.get(name))
+        return self._states[name]
+
+    def copied_state(self, user: str | int | None) -> UserState:
+        """The state of a user as a copy to add to; of an unknown one, with a warning, that of somebody new."""
+        if user is None:
+            return self._fresh(None)
+        name = str(user)
+        if name in self._states:
+            state = copy.copy(self._states[name])
+            state.sums_KD, state.totals_K = state.sums_KD.copy(), state.totals_K.copy()
+            return state
+        self._warn_of([name] if name not in self._index else [])
+        return self._fresh(self._index.get(name))
+
+    def _fresh(self, row: int | None) -> UserState:
+        histories = self._histories.select(np.array([] if row is None else [row], np.int64))
+        vectors_ID = self._files.vectors_ID
+        if row is None:
+            shape = (len(self._tower.log_rates_K), vectors_ID.shape[1])
+            sums_KD, totals_K = np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)
+        else:
+            sums_UKD, totals_UK = self._tower.sums(histories, vectors_ID)
+            sums_KD, totals_K = sums_UKD[0], totals_UK[0]
+        day = None if histories.days_N is None or not len(histories.items_N) else float(histories.days_N[-1])
+        return UserState(
+            self._tower, self._item_rows, self._files, sums_KD=sums_KD, totals_K=totals_K, day=day,
+            seen=histories.items_N.tolist(),
+        )  # fmt: skip
+
+    def resolve(self, users: Users) -> FoundUsers:
+        """Who is meant; `ModelError` for what is neither ids, states nor vectors of the model's width."""
+        if isinstance(users, str | int | np.integer | UserState):
+            return self._of_names([users if isinstance(users, UserState) else str(users)], is_one=True)
+        if isinstance(users, torch.Tensor):
+            users = users.detach().cpu().numpy()
+        several: Any = users if isinstance(users, np.ndarray) else list(users)
+        if len(several) and all(isinstance(x, str | int | np.integer | UserState) for x in several):
+            return self._of_names([x if isinstance(x, UserState) else str(x) for x in several], is_one=False)
+        if not len(several) and not isinstance(users, np.ndarray):
+            return self._of_names([], is_one=False)
+        try:
+            vectors = np.asarray(several, np.float32)
+        except (TypeError, ValueError):
+            raise ModelError("users must be ids, states, or vectors of numbers, and all of one kind") from None
+        dim = self._files.vectors_ID.shape[1]
+        if vectors.ndim not in (1, 2) or vectors.shape[-1] != dim:
+            raise ModelError(f"user vectors of shape {vectors.shape}: expected ({dim},) for one user or (U, {dim})")
+        vectors_UD = np.atleast_2d(vectors)
+        return FoundUsers(vectors_UD, None, np.zeros(len(vectors_UD), np.bool_), vectors.ndim == 1)
+
+    def resolve_rows(self, rows: NDArray[np.integer]) -> FoundUsers:
+        """The users of these rows of the fit; rows beyond them have no history. Live states do not count."""
+        known = np.flatnonzero(rows < len(self._histories))
+        return self._found(known, self._histories.select(rows[known]), {}, len(rows), is_one=False)
+
+    def _of_names(self, users: Sequence[str | UserState], *, is_one: bool) -> FoundUsers:
+        states = {
+            place: user if isinstance(user, UserState) else self._states[user]
+            for place, user in enumerate(users)
+            if isinstance(user, UserState) or user in self._states
+        }
+        rows = {
+            place: self._index[user]
+            for place, user in enumerate(users)
+            if isinstance(user, str) and place not in states and user in self._index
+        }
+        self._warn_of([user for place, user in enumerate(users) if place not in states and place not in rows])
+        histories = self._histories.select(np.array(list(rows.values()), np.int64))
+        return self._found(np.array(list(rows), np.int64), histories, states, len(users), is_one=is_one)
+
+    def _found(
+        self,
+        places: NDArray[np.integer],
+        histories: Histories,
+        states: Mapping[int, UserState],
+        count: int,
+        *,
+        is_one: bool,
+    ) -> FoundUsers:
+        vectors_UD = np.tile(self._tower.null_D.detach().numpy(), (count, 1))
+        vectors_UD[places] = self._tower.vectors(histories, self._files.vectors_ID)
+        users, items = [places[histories.users_N]], [histories.items_N]
+        for place, state in states.items():
+            vectors_UD[place] = state.vector
+            users.append(np.full(len(state.seen_rows), place))
+            items.append(np.array(state.seen_rows, np.int64))
+        users_N, items_N = np.concatenate(users), np.concatenate(items)
+        shape = (count, len(self._item_rows))
+        seen_UI = sp.csr_array((np.ones(len(users_N), np.float32), (users_N, items_N)), shape=shape)
+        return FoundUsers(vectors_UD, seen_UI, np.diff(seen_UI.indptr) == 0, is_one)
+
+    def _warn_of(self, unknown: Sequence[Any]) -> None:
+        if len(unknown):
+            logger.warning(
+                "%d unknown users, such as %r, are ranked as users without history", len(unknown), unknown[0]
+            )
