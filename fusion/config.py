@@ -24,7 +24,8 @@ class FitStopped(TrainingError):
 class FusionConfig:
     """What determines a fit; the same defaults serve all data.
 
-    Items: `fusion` (a key of `FUSIONS`), `dim`, `num_heads`, `use_ids`, `id_dropout`, and the shares dropped in
+    Items: `fusion` (a key of `FUSIONS`), `dim`, `num_heads`, `use_ids`, `id_dropout`, `smoothing` of ids
+    over `neighbours` neighbours by content in each modality, and the shares dropped in
     training: `input_dropout` of features, `attention_dropout`, `modality_dropout` of modalities.
     Users: `order` is "auto" (interactions count in the order of their timestamps, and in none where there are none),
     "rows" (they stand in order, as in a log) or "none". Where there is order, `half_lives` (in interactions) are where
@@ -44,6 +45,8 @@ class FusionConfig:
     num_heads: int = 4
     use_ids: bool = True
     id_dropout: float = 0.1
+    smoothing: float = 0.5
+    neighbours: int = 10
     input_dropout: float = 0.3
     attention_dropout: float = 0.0
     modality_dropout: float = 0.0
@@ -83,8 +86,9 @@ class FusionConfig:
             "ema_decay",
         ):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._require("smoothing", 0 <= self.smoothing <= 1, "between 0 and 1")
         self._require("user_weight", 0 <= self.user_weight <= 1, "between 0 and 1")
-        for name in ("dim", "num_heads", "batch_size", "max_epochs", "patience", "validation_users"):
+        for name in ("dim", "num_heads", "batch_size", "max_epochs", "patience", "validation_users", "neighbours"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("chunk", self.chunk >= 2, "at least 2")
         for name in ("learning_rate", "temperature"):

@@ -119,7 +119,7 @@ class RankingTask(Task):
             self.table = tokens.select(self.rows)
             self.candidates = self.items.trained_I.nonzero().flatten()
         else:
-            counts_I = torch.from_numpy(target_counts(histories, len(tokens)))
+            counts_I = torch.from_numpy(target_counts(histories, len(tokens), 1.0))
             self.sampler = CandidateSampler(counts_I, config.batch_size, config.num_uniform, config.num_popular)
 
     def batches(self) -> DataLoader[Any]:
@@ -219,9 +219,13 @@ def uses_full_softmax(tokens: Tokens, config: FusionConfig) -> bool:
     return len(tokens) <= config.full_softmax_items and tokens.num_values <= 2**25
 
 
-def target_counts(histories: Histories, num_items: int) -> NDArray[np.int64]:
-    """How often each item stands in histories with a positive weight `(I,)`."""
-    return np.bincount(histories.items_N[histories.weights_N > 0], minlength=num_items)
+def target_counts(histories: Histories, num_items: int, user_weight: float) -> NDArray[np.float64]:
+    """How often each item stands in histories with a positive weight `(I,)`, as users count; the sum is theirs."""
+    positive_N = histories.weights_N > 0
+    weights_N = np.repeat(np.maximum(histories.lengths_U, 1) ** (user_weight - 1.0), histories.lengths_U) * positive_N
+    weights_N *= positive_N.sum() / max(weights_N.sum(), 1e-9)
+    counts_I: NDArray[np.float64] = np.bincount(histories.items_N, weights_N, minlength=num_items).astype(np.float64)
+    return counts_I
 
 
 def _excluded(batch: ChunkBatch, candidates_C: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from fusion.projections import FusionError
 
+VALUES_AT_ONCE = 2**24
+
 
 @dataclass(frozen=True)
 class TokenTable:
@@ -179,3 +181,9 @@ class RaggedTokens:
             yield from (part.starts_I, part.counts_I, part.seconds_N)
             if isinstance(part.values, np.ndarray):
                 yield part.values
+
+
+def row_blocks(tokens: Tokens, num_rows: int) -> Iterator[Tensor]:
+    """The numbers up to `num_rows`, in blocks of items with about `VALUES_AT_ONCE` numbers in their tokens."""
+    rows_at_once = max(1, VALUES_AT_ONCE * len(tokens) // max(1, tokens.num_values))
+    yield from torch.split(torch.arange(num_rows), min(rows_at_once, 16_384))

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from fusion.attention import FUSIONS
 from fusion.base import Fusion
 from fusion.item_tower import Items, ItemTower, content_vectors
+from fusion.neighbours import ContentNeighbours
 from fusion.projections import FusionError
-from fusion.token_table import Tokens, TokenTable
+from fusion.token_table import Tokens, TokenTable, row_blocks
 from fusion.user_tower import UserTower
 
-VALUES_AT_ONCE = 2**24
 CONTENT_ONLY = "content"
 HYBRID = "hybrid"
 
@@ -48,7 +48,7 @@ class Towers(nn.Module):
     def embed_catalog(self, tokens: Tokens) -> Items:
         """Vectors and biases of all items of the catalog that the towers were fitted to, on the CPU."""
         parts = []
-        for rows in row_blocks(tokens):
+        for rows in row_blocks(tokens, len(tokens)):
             table = tokens.select(rows).to(self.users.null_D.device)
             rows = rows.to(self.users.null_D.device)
             parts.append(self.embed(table) if self.items is None else self.items(table, rows))
@@ -58,14 +58,14 @@ class Towers(nn.Module):
     def embed(self, table: TokenTable) -> Items:
         """Vectors and biases of items that training did not see; modalities that none of them has may be left out."""
         if self.items is not None:
-            return Items(self.items.content(table), self.items.cold_bias.expand(len(table)))
+            return self.items.embed_new(table)
         vectors_BD = torch.nn.functional.normalize(content_vectors(self.fusion, table), dim=-1)
         return Items(vectors_BD, vectors_BD.new_zeros(len(table)))
 
     @torch.no_grad()
     def embed_new(self, tokens: Tokens) -> Items:
         """The same of any number of items, in blocks."""
-        parts = [self.embed(tokens.select(rows)) for rows in row_blocks(tokens)]
+        parts = [self.embed(tokens.select(rows)) for rows in row_blocks(tokens, len(tokens))]
         return Items(torch.cat([x.vectors_ID for x in parts]), torch.cat([x.bias_I for x in parts]))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -77,11 +77,19 @@ class Towers(nn.Module):
             "users": {"averages": len(users.log_rates_K), "ordered": users.ordered, "power": users.power},
             "num_items": 0 if self.items is None else len(self.items.trained_I),
             "use_ids": self.items is not None and self.items.use_ids,
+            "smoothing": 0.0 if self.items is None else self.items.smoothing,
+            "neighbours": _shape_of(self.items),
         }
         Path(folder).mkdir(parents=True, exist_ok=True)
         weights = {name: x.detach().contiguous() for name, x in _own_weights(self)}
         save_file(weights, Path(folder) / "tower.safetensors")
         (Path(folder) / "tower.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+
+def _shape_of(items: ItemTower | None) -> dict[str, int] | None:
+    if items is None or items.neighbours is None:
+        return None
+    return {"num_keys": len(items.neighbours.key_rows_K), "count": items.neighbours.count}
 
 
 def _own_weights(towers: Towers) -> Iterator[tuple[str, Tensor]]:
@@ -110,17 +118,19 @@ def _empty(about: Mapping[str, Any]) -> Towers:
     """Towers of these settings, for weights to be loaded into."""
     settings = dict(about["fusion"])
     fusion = FUSIONS[settings.pop("kind")](**settings)
-    shape = about["users"]
-    users = UserTower(fusion.dim, [1.0] * shape["averages"] if shape["ordered"] else [], power=shape["power"])
+    user = about["users"]
+    users = UserTower(fusion.dim, [1.0] * user["averages"] if user["ordered"] else [], power=user["power"])
     if about["kind"] == CONTENT_ONLY:
         return Towers(fusion, None, users)
     if about["kind"] != HYBRID:
         raise ValueError(f"unknown kind {about['kind']!r}")
-    counts_I = torch.ones(about["num_items"])
-    return Towers(fusion, ItemTower(fusion, counts_I, id_dropout=0.0, use_ids=about["use_ids"]), users)
-
-
-def row_blocks(tokens: Tokens) -> Iterator[Tensor]:
-    """The rows of a catalog in blocks of about `VALUES_AT_ONCE` numbers of tokens."""
-    rows_at_once = max(1, VALUES_AT_ONCE * len(tokens) // max(1, tokens.num_values))
-    yield from torch.split(torch.arange(len(tokens)), min(rows_at_once, 16_384))
+    shape = about["neighbours"]
+    items = ItemTower(
+        fusion,
+        torch.ones(about["num_items"]),
+        id_dropout=0.0,
+        use_ids=about["use_ids"],
+        neighbours=None if shape is None else ContentNeighbours(fusion.widths, **shape),
+        smoothing=about["smoothing"],
+    )
+    return Towers(fusion, items, users)

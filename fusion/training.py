@@ -10,6 +10,7 @@ with the interactions, not with the items.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import lightning as L
@@ -22,12 +23,15 @@ from fusion.base import Fusion
 from fusion.config import FitReport, FusionConfig, Hardware, TrainingError
 from fusion.histories import Histories
 from fusion.item_tower import ItemTower
+from fusion.neighbours import EXACT_ITEMS, ContentNeighbours, Search
 from fusion.runs import run
 from fusion.tasks import AlignmentTask, RankingTask, TwoViewsTask, target_counts, uses_full_softmax
-from fusion.token_table import Tokens
+from fusion.token_table import Tokens, TokenTable
 from fusion.tower import Towers
 from fusion.user_tower import UserTower
 from fusion.validation import Holdout
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_ITEMS = 20_000
 
@@ -39,6 +43,7 @@ def fit_ranking(
     validation_UI: sp.csr_array | None = None,
     config: FusionConfig | None = None,
     hardware: Hardware | None = None,
+    search: Search | None = None,
 ) -> tuple[Towers, FitReport]:
     """Fits item and user vectors so that held-out items rank high.
 
@@ -47,6 +52,9 @@ def fit_ranking(
         histories: the interactions of U users; `histories.ordered` says whether their order counts.
         validation_UI: held-out interactions of the same users and items, disjoint from the histories. They choose the
             epoch and the bias of cold items. Without them the fit runs for `max_epochs`.
+
+        search: finds neighbours by content where there are more than `EXACT_ITEMS` items to compare with; without it
+            such a catalog goes without neighbours.
 
     Returns:
         The towers in evaluation mode, on the CPU, and a report.
@@ -61,10 +69,20 @@ def fit_ranking(
     L.seed_everything(config.seed, verbose=False)
     fusion = _make_fusion(tokens, config)
     is_full = uses_full_softmax(tokens, config)
-    counts_I = torch.from_numpy(target_counts(histories, len(tokens)))
+    counts_I = torch.from_numpy(target_counts(histories, len(tokens), config.user_weight))
     if not counts_I.any():
         raise TrainingError("no interaction has a positive weight: there is nothing to learn from")
-    items = ItemTower(fusion, counts_I, id_dropout=config.id_dropout, use_ids=config.use_ids, sparse=not is_full)
+    neighbours = _make_neighbours(tokens, counts_I.nonzero().flatten(), config, search)
+    items = ItemTower(
+        fusion,
+        counts_I,
+        id_dropout=config.id_dropout,
+        use_ids=config.use_ids,
+        neighbours=neighbours,
+        smoothing=config.smoothing,
+        sparse=not is_full,
+    )
+    items.connect(tokens, search)
     towers = Towers(fusion, items, UserTower(config.dim, config.half_lives if histories.ordered else ()))
     holdout = None
     if validation_UI is not None:
@@ -77,6 +95,7 @@ def fit_ranking(
     report.rules.update(
         order="by time" if histories.ordered else "none",
         softmax="over the whole catalog" if is_full else "over sampled candidates",
+        neighbours="none" if neighbours is None else f"{neighbours.count} by content in each modality",
     )
     return towers, report
 
@@ -106,6 +125,19 @@ def fit_alignment(
     return Towers(fusion, None, UserTower(config.dim, (), power=1.0, learned=False)).eval(), report
 
 
+def _make_neighbours(
+    tokens: Tokens, key_rows_K: torch.Tensor, config: FusionConfig, search: Search | None
+) -> ContentNeighbours | None:
+    if not config.smoothing or not config.use_ids:
+        return None
+    if len(key_rows_K) > EXACT_ITEMS and search is None:
+        logger.warning(
+            "%d items are too many to find neighbours among by comparing all: there are none", len(key_rows_K)
+        )
+        return None
+    return ContentNeighbours.of(tokens, key_rows_K, _sample(tokens, config), config.neighbours)
+
+
 def _make_fusion(tokens: Tokens, config: FusionConfig) -> Fusion:
     fusion = FUSIONS[config.fusion](
         tokens.widths,
@@ -115,12 +147,17 @@ def _make_fusion(tokens: Tokens, config: FusionConfig) -> Fusion:
         dropout=config.attention_dropout,
         modality_dropout=config.modality_dropout,
     )
+    sample = _sample(tokens, config)
+    fusion.calibrate(sample.tokens, sample.masks)
+    return fusion
+
+
+def _sample(tokens: Tokens, config: FusionConfig) -> TokenTable:
+    """Some of the items that have tokens, to measure features by."""
     there = tokens.there_I.nonzero().flatten().numpy()
     if len(there) > CALIBRATION_ITEMS:
         there = np.sort(np.random.default_rng(config.seed).choice(there, CALIBRATION_ITEMS, replace=False))
-    sample = tokens.select(torch.from_numpy(there))
-    fusion.calibrate(sample.tokens, sample.masks)
-    return fusion
+    return tokens.select(torch.from_numpy(there))
 
 
 def _check_interactions(tokens: Tokens, histories: Histories, validation_UI: sp.csr_array | None) -> None:

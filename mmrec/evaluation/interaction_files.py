@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,9 @@ from mmrec.errors import InteractionError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+logger = logging.getLogger(__name__)
 
 
 class Columns(NamedTuple):
@@ -70,7 +74,7 @@ def _read_jsonl(path: Path) -> pa.Table:
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
+                values = json.loads(line.removeprefix("\ufeff"))
             except ValueError as error:
                 raise InteractionError(f"{path}, line {number}: not JSON: {error}") from None
             if not isinstance(values, dict):
@@ -123,12 +127,50 @@ def _numbers(table: pa.Table, name: str, path: Path) -> NDArray[np.float64] | No
 
 
 def _timestamps(table: pa.Table, path: Path) -> NDArray[np.float64] | None:
-    """Seconds; dates and times of Parquet are taken as UTC."""
+    """Seconds since 1970; dates and times without a zone are taken as UTC."""
     import pyarrow as pa
 
     column = table["timestamp"] if "timestamp" in table.column_names else None
-    if column is not None and (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
+    if column is None:
+        return None
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = _from_text(column, path)
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
         seconds: NDArray[np.float64] = micros.to_numpy(zero_copy_only=False).astype(np.float64) / 1e6
         return seconds
-    return _numbers(table, "timestamp", path)
+    if column.type == pa.float64():
+        return _in_seconds(column.to_numpy().astype(np.float64), path)
+    numbers = _numbers(table, "timestamp", path)
+    return None if numbers is None else _in_seconds(numbers, path)
+
+
+def _from_text(column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
+    """Texts as numbers, or as dates and times in ISO 8601."""
+    import pyarrow as pa
+
+    for kind in (pa.float64(), pa.timestamp("us", tz="UTC"), pa.timestamp("us")):
+        try:
+            return column.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    first = next((value for value in column.to_pylist() if value is not None), None)
+    raise InteractionError(
+        f"{path}: timestamp must hold seconds since 1970, or dates and times in ISO 8601, all alike; found {first!r}"
+    )
+
+
+def _in_seconds(numbers_N: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
+    """Numbers too large for seconds (the year 5138 and later) are those of a smaller unit, the same for all."""
+    sizes_N = np.abs(numbers_N[np.isfinite(numbers_N) & (numbers_N != 0)])
+    units = np.digitize(sizes_N, [1e11, 1e14, 1e17])
+    if not units.any():
+        return numbers_N
+    if (units != units[0]).any():
+        raise InteractionError(
+            f"{path}: timestamps of several units, from {sizes_N.min():.0f} to {sizes_N.max():.0f}: expected seconds"
+        )
+    name = ("seconds", "milliseconds", "microseconds", "nanoseconds")[units[0]]
+    logger.warning("%s: timestamps are taken for %s, by their size", path, name)
+    seconds_N: NDArray[np.float64] = numbers_N / 10.0 ** (3 * int(units[0]))
+    return seconds_N

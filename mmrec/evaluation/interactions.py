@@ -26,7 +26,8 @@ class Interactions:
     """N interactions of U users with I items, each pair at most once.
 
     `user_rows` and `item_rows` `(N,)` index `user_ids` and `item_ids`, which may name more users and items than occur.
-    `weights` `(N,)` are positive. `timestamps` `(N,)` are seconds since 1970, or None where they are not known.
+    `weights` `(N,)` are above 0 for an interaction that counts, 0 for what was seen and not liked, below 0 for negative
+    feedback. `timestamps` `(N,)` are seconds since 1970, or None where they are not known.
 
     >>> from mmrec.evaluation import read_interactions
     >>> interactions = read_interactions("interactions.csv")
@@ -111,7 +112,11 @@ def read_interactions(
 ) -> Interactions:
     """Reads `user_id`, `item_id` and, where present, `timestamp` (seconds) and `weight`; other columns are ignored.
 
-    A pair that occurs more than once becomes one interaction with the latest timestamp and the sum of the weights.
+    A pair that occurs more than once becomes one interaction: it stands where the pair occurred last, by time and,
+    where times are equal or not known, by row; its weight is the sum. A weight above 0 counts, 0 says seen and not
+    liked, below 0 is negative feedback. Timestamps are seconds, or dates and times in ISO 8601 (UTC where they name no
+    zone), in any of the formats; numbers in milliseconds, microseconds or nanoseconds are recognised by their size,
+    with a warning.
 
     Args:
         path: a `.csv`, `.jsonl` or `.parquet` file. Ids are taken as text: `007` stays `007`.
@@ -120,8 +125,8 @@ def read_interactions(
         unknown_items: what to do with interactions whose item is not in `item_ids`.
 
     Raises:
-        InteractionError: for a file that cannot be read, missing columns, empty ids, weights that are not positive
-            and finite, timestamps that are no numbers, unknown items, or a file without interactions.
+        InteractionError: for a file that cannot be read, missing columns, empty ids, weights that are not
+            finite, timestamps that are neither numbers nor dates, unknown items, or a file without interactions.
 
     >>> import mmrec
     >>> from mmrec.evaluation import read_interactions
@@ -285,11 +290,11 @@ def _check_numbers(timestamps: NDArray[np.float64] | None, weights: NDArray[np.f
         row = int((~np.isfinite(timestamps)).argmax()) + 1
         raise InteractionError(f"{source}: interaction {row} has no finite timestamp; give one to all or to none")
     if weights is not None:
-        bad_N = ~(np.isfinite(weights) & (weights > 0))
+        bad_N = ~np.isfinite(weights)
         if bad_N.any():
             row = int(bad_N.argmax())
             raise InteractionError(
-                f"{source}: {int(bad_N.sum())} weights are not positive and finite, "
+                f"{source}: {int(bad_N.sum())} weights are no finite numbers, "
                 f"the first is {weights[row]} of interaction {row + 1}"
             )
 
@@ -304,21 +309,12 @@ def _to_rows(names: Sequence[str], known: Sequence[str]) -> tuple[tuple[str, ...
 
 
 def _merge_repeated(interactions: Interactions) -> Interactions:
-    pairs = interactions.user_rows * len(interactions.item_ids) + interactions.item_rows
-    _, first, group_N = np.unique(pairs, return_index=True, return_inverse=True)
-    weights = np.bincount(group_N, interactions.weights)
-    order = np.argsort(first)
-    times = interactions.timestamps
-    if times is not None:
-        latest = np.full(len(first), -np.inf)
-        np.maximum.at(latest, group_N, times)
-        times = latest[order]
-    first = first[order]
-    return Interactions(
-        interactions.user_ids,
-        interactions.item_ids,
-        interactions.user_rows[first],
-        interactions.item_rows[first],
-        weights[order].astype(np.float32),
-        times,
-    )
+    """Each pair once: where it occurred last, with the sum of its weights."""
+    pairs_N = interactions.user_rows * len(interactions.item_ids) + interactions.item_rows
+    order_N = np.argsort(interactions.order(), kind="stable")
+    _, last, group_N = np.unique(pairs_N[order_N][::-1], return_index=True, return_inverse=True)
+    kept = order_N[len(order_N) - 1 - last]
+    weights = np.bincount(group_N, interactions.weights[order_N][::-1])
+    by_row = np.argsort(kept)
+    merged = interactions.select(kept[by_row])
+    return replace(merged, weights=weights[by_row].astype(np.float32))

@@ -1,4 +1,4 @@
-from .approximate import ApproximateRanker as ApproximateRanker
+from .approximate import ApproximateRanker as ApproximateRanker, neighbour_search as neighbour_search
 from .approximate import remove_index as remove_index
 from .pruning import fast_types as fast_types
 from .ranker import Ranker as Ranker

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 ITEMS_PER_CELL = 40  # at least, for its centre to be well placed
 MOST_FETCHED = 2048
 SPARE = 16
+CELLS_PROBED = 8
 
 
 class ApproximateRanker(Ranker):
@@ -190,6 +192,26 @@ def _make_index(points_IF: Floats, seed: int) -> Any:
 def _lengths(vectors_NE: Floats) -> Floats:
     lengths_N: Floats = np.sqrt(np.einsum("ne,ne->n", vectors_NE, vectors_NE))
     return lengths_N
+
+
+def neighbour_search(keys_KP: Floats) -> Callable[[Floats, int], Rows]:
+    """Finds the nearest of many keys by inner product, approximately: `(queries (Q, P), count) -> places (Q, count)`.
+
+    Raises `RankingError` where faiss is not installed.
+    """
+    faiss = _faiss()
+    num_keys, width = keys_KP.shape
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, int(np.sqrt(num_keys)), faiss.METRIC_INNER_PRODUCT)
+    index.cp.max_points_per_centroid = ITEMS_PER_CELL
+    index.train(keys_KP)
+    index.add(keys_KP)
+    index.nprobe = CELLS_PROBED
+
+    def find(queries_QP: Floats, count: int) -> Rows:
+        places_QN: Rows = index.search(np.ascontiguousarray(queries_QP), count)[1]
+        return places_QN
+
+    return find
 
 
 def remove_index(file: str | os.PathLike[str]) -> None:

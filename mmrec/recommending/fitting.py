@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fusion.token_table import RaggedTokens
 from fusion.tower import Towers
 from mmrec.errors import FitInterrupted, ModelError
 from mmrec.evaluation import Interactions, InteractionSource, align, check_no_leak, read_catalog_interactions
+from mmrec.ranking import neighbour_search
 from mmrec.recommending.model_files import ModelFiles
 from mmrec.recommending.tokens import read_tokens
 from mmrec.recommending.users import to_histories
@@ -87,6 +89,7 @@ def fit_towers(data: FitData, config: RecommenderConfig, hardware: Hardware | No
             validation_UI=validation_UI,
             config=config.fusion,
             hardware=hardware,
+            search=neighbour_search if find_spec("faiss") else None,
         )
     except FitStopped as error:
         raise FitInterrupted(str(error)) from error
