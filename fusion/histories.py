@@ -24,8 +24,6 @@ from fusion.config import TrainingError
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-POOL_CHUNKS = 4096
-
 
 @dataclass(frozen=True)
 class Histories:
@@ -146,6 +144,8 @@ class Chunks(Dataset[ChunkBatch]):
             self._items_N, self._weights_N = self._items_N[order_N], self._weights_N[order_N]
         lengths_U = histories.lengths_U
         pieces_U = -(-lengths_U // size)
+        if not self.ordered:
+            pieces_U = np.minimum(pieces_U, np.maximum(1, lengths_U // 2))  # a piece of one could predict nothing
         users_C = np.repeat(np.arange(len(histories)), pieces_U)
         place_C = np.arange(len(users_C)) - np.repeat(np.cumsum(pieces_U) - pieces_U, pieces_U)
         begins_C, ends_C = histories.offsets_U[users_C], histories.offsets_U[users_C + 1]
@@ -153,7 +153,7 @@ class Chunks(Dataset[ChunkBatch]):
             self._targets_C = begins_C + place_C * size
             self._starts_C = np.maximum(begins_C, self._targets_C - size)
             self._ends_C = np.minimum(ends_C, self._targets_C + size)
-        else:  # pieces of even length: a piece of one could predict nothing
+        else:  # pieces of even length
             length_C, pieces_C = lengths_U[users_C], pieces_U[users_C]
             self._starts_C = self._targets_C = begins_C + place_C * length_C // pieces_C
             self._ends_C = begins_C + (place_C + 1) * length_C // pieces_C
@@ -169,10 +169,10 @@ class Chunks(Dataset[ChunkBatch]):
                 else "no interaction has a positive weight: there is nothing to learn from"
             )
         importance_U = np.maximum(lengths_U, 1).astype(np.float64) ** (user_weight - 1.0)
-        importance_C = importance_U[users_C]
-        self._importance_C = (importance_C / np.average(importance_C, weights=self.num_targets_C)).astype(np.float32)
-        for name in ("_starts_C", "_targets_C", "_ends_C", "num_targets_C", "_importance_C"):
+        for name in ("_starts_C", "_targets_C", "_ends_C", "num_targets_C"):
             setattr(self, name, getattr(self, name)[enough_C])
+        importance_C = importance_U[users_C[enough_C]]
+        self._importance_C = (importance_C / np.average(importance_C, weights=self.num_targets_C)).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.num_targets_C)
@@ -203,11 +203,14 @@ class Chunks(Dataset[ChunkBatch]):
 
 
 class ChunkBatches(Sampler[NDArray[np.integer]]):
-    """Shuffled batches of pieces with about `num_targets` targets each, of like lengths, the same for the same seed."""
+    """Shuffled batches of pieces with about `num_targets` targets each, the same for the same seed.
+
+    Every epoch has equally many, as Lightning counts them once.
+    """
 
     def __init__(self, chunks: Chunks, num_targets: int, seed: int) -> None:
-        self._targets_C, self._num_targets, self._seed, self._epoch = chunks.num_targets_C, num_targets, seed, 0
-        self._count = len(self._batches())
+        self._targets_C, self._seed, self._epoch = chunks.num_targets_C, seed, 0
+        self._count = min(max(1, round(chunks.num_targets / num_targets)), len(chunks))
 
     def __len__(self) -> int:
         return self._count
@@ -217,18 +220,11 @@ class ChunkBatches(Sampler[NDArray[np.integer]]):
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[NDArray[np.integer]]:
-        batches = self._batches()
-        self._count = len(batches)
-        return iter(batches)
-
-    def _batches(self) -> list[NDArray[np.integer]]:
         random = np.random.default_rng((self._seed, self._epoch))
         order = random.permutation(len(self._targets_C))
-        batches: list[NDArray[np.integer]] = []
-        for start in range(0, len(order), POOL_CHUNKS):
-            pool = order[start : start + POOL_CHUNKS]
-            count = max(1, round(int(self._targets_C[pool].sum()) / self._num_targets))
-            total = np.cumsum(self._targets_C[pool])
-            cuts = np.searchsorted(total, total[-1] * np.arange(1, count) / count)
-            batches += [batch for batch in np.split(pool, cuts) if len(batch)]
-        return [batches[place] for place in random.permutation(len(batches))]
+        total = np.cumsum(self._targets_C[order])
+        number = np.arange(1, self._count)
+        cuts = np.searchsorted(total, total[-1] * number / self._count)
+        cuts = number + np.maximum.accumulate(np.maximum(cuts - number, 0))  # no batch is empty
+        batches = np.split(order, np.minimum(cuts, len(order) - self._count + number))
+        return iter([batches[place] for place in random.permutation(len(batches))])
