@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusion.objectives import adversarial, bpr, full_softmax, in_batch_softmax, modality_alignment, sampled_binary
+from fusion.objectives import full_softmax, modality_alignment, weighted_softmax
 
 torch.manual_seed(0)
 USERS_BD = torch.randn(6, 8)
@@ -48,28 +48,65 @@ def test_hidden_target_is_refused() -> None:
         full_softmax(USERS_BD, ITEMS_ID, TARGETS_B, excluded=(torch.tensor([1]), torch.tensor([3])))
 
 
-def test_in_batch_softmax_corrects_popularity_and_duplicates() -> None:
-    log_popularity_B = torch.rand(6).log()
-    log_popularity_B[2] = log_popularity_B[1]
-    items_BD, bias_B = ITEMS_ID[TARGETS_B], BIAS_I[TARGETS_B]
-    loss = in_batch_softmax(USERS_BD, items_BD, TARGETS_B, log_popularity_B, bias_B=bias_B)
-    total = 0.0
-    for row in range(6):
-        columns = [c for c in range(6) if c == row or TARGETS_B[c] != TARGETS_B[row]]
-        scores = [float(USERS_BD[row] @ items_BD[c] + bias_B[c] - log_popularity_B[c]) for c in columns]
-        total += math.log(sum(math.exp(s) for s in scores)) - scores[columns.index(row)]
-    assert math.isclose(float(loss), total / 6, rel_tol=1e-5)
+NOBODY = (torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+EXCLUDED = (torch.tensor([0, 0, 2, 5]), torch.tensor([1, 2, 9, 0]))
 
 
-def test_sampled_losses_match_torch() -> None:
-    positive_B, negative_BN = torch.randn(6), torch.randn(6, 3)
-    binary = (
-        F.binary_cross_entropy_with_logits(positive_B, torch.ones(6))
-        + F.binary_cross_entropy_with_logits(negative_BN, torch.zeros(6, 3))
-    ) / 2
-    assert torch.allclose(sampled_binary(positive_B, negative_BN), binary, atol=1e-6)
-    pairwise = -F.logsigmoid(positive_B.unsqueeze(1) - negative_BN).mean()
-    assert torch.allclose(bpr(positive_B, negative_BN), pairwise, atol=1e-6)
+def weighted_and_plain(
+    weights_P: torch.Tensor, excluded: tuple[torch.Tensor, torch.Tensor], users_at_once: int
+) -> list[tuple[torch.Tensor, ...]]:
+    """The loss and its gradients, by `weighted_softmax` and by torch's own cross-entropy."""
+    found = []
+    for is_plain in (False, True):
+        users_PD, items_CD, bias_C = (x.clone().requires_grad_() for x in (USERS_BD, ITEMS_ID, BIAS_I))
+        if is_plain:
+            scores_PC = users_PD @ items_CD.T + bias_C
+            scores_PC = scores_PC.index_put(excluded, torch.tensor(-torch.inf))
+            losses_P = F.cross_entropy(scores_PC, TARGETS_B, reduction="none")
+            loss = (losses_P * weights_P).sum() / weights_P.sum()
+        else:
+            loss = weighted_softmax(
+                users_PD, items_CD, bias_C, TARGETS_B, weights_P, excluded, users_at_once=users_at_once
+            )
+        loss.backward()
+        found.append((loss, *(x.grad for x in (users_PD, items_CD, bias_C) if x.grad is not None)))
+    return found
+
+
+@pytest.mark.parametrize("users_at_once", [1, 2, 4, 5, 6, 7, 256])
+@pytest.mark.parametrize("excluded", [NOBODY, EXCLUDED], ids=["all", "excluded"])
+@pytest.mark.parametrize("weights", [[1.0] * 6, [0.5, 2.0, 1.0, 0.1, 3.0, 0.0]])
+def test_weighted_softmax_is_cross_entropy(
+    users_at_once: int, excluded: tuple[torch.Tensor, torch.Tensor], weights: list[float]
+) -> None:
+    ours, plain = weighted_and_plain(torch.tensor(weights), excluded, users_at_once)
+    assert len(ours) == len(plain) == 4
+    for one, other in zip(ours, plain, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_weighted_softmax_follows_a_scaled_loss() -> None:
+    """The gradient is formed before the loss is scaled, as where it is added to another one."""
+    gradients = []
+    for scale in (1.0, -3.0):
+        users_PD = USERS_BD.clone().requires_grad_()
+        loss = weighted_softmax(users_PD, ITEMS_ID, BIAS_I, TARGETS_B, torch.ones(6), NOBODY)
+        (scale * loss).backward()
+        assert users_PD.grad is not None
+        gradients.append(users_PD.grad)
+    assert torch.allclose(gradients[1], -3 * gradients[0], atol=1e-6)
+
+
+def test_weighted_softmax_survives_large_scores() -> None:
+    loss = weighted_softmax(USERS_BD * 1e4, ITEMS_ID, BIAS_I, TARGETS_B, torch.ones(6), EXCLUDED)
+    assert loss.isfinite() and loss >= 0
+
+
+def test_excluded_pairs_have_no_gradient() -> None:
+    items_ID = ITEMS_ID.clone().requires_grad_()
+    everybody = (torch.arange(6), torch.full((6,), 5))  # nobody's target
+    weighted_softmax(USERS_BD, items_ID, BIAS_I, TARGETS_B, torch.ones(6), everybody, users_at_once=4).backward()
+    assert items_ID.grad is not None and not items_ID.grad[5].any() and items_ID.grad[6].any()
 
 
 def test_alignment_is_symmetric_cross_entropy_over_shared_items() -> None:
@@ -86,22 +123,3 @@ def test_alignment_without_shared_items_is_zero_and_has_a_gradient() -> None:
     loss = modality_alignment({"visual": vectors}, {"visual": torch.ones(3, dtype=torch.bool)})
     loss.backward()
     assert loss.item() == 0 and vectors.grad is not None
-
-
-def test_adversarial_moves_along_the_gradient() -> None:
-    tokens = {"visual": torch.randn(4, 2, 3), "audio": torch.randn(4, 1, 5)}
-    weights = {m: torch.randn(x.shape) for m, x in tokens.items()}
-
-    def linear(given):  # type: ignore[no-untyped-def]
-        return sum((given[m] * weights[m]).sum() for m in given)
-
-    worst = adversarial(linear, tokens, epsilon=0.5)
-    steps = sum(0.5 * weights[m].flatten(1).norm(dim=1).sum() for m in tokens)  # the most an L2 ball allows
-    assert torch.allclose(worst, linear(tokens) + steps, rtol=1e-4)
-
-
-def test_adversarial_trains_the_parameters_and_allows_unused_modalities() -> None:
-    weight = torch.randn(3, requires_grad=True)
-    tokens = {"visual": torch.randn(4, 2, 3), "audio": torch.randn(4, 1, 5)}
-    adversarial(lambda given: (given["visual"] @ weight).pow(2).mean(), tokens, epsilon=0.1).backward()
-    assert weight.grad is not None and weight.grad.abs().sum() > 0
