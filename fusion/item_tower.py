@@ -59,7 +59,7 @@ class ItemTower(nn.Module):
         super().__init__()
         self.fusion, self.id_dropout = fusion, id_dropout
         self.neighbours, self.smoothing = neighbours, smoothing if neighbours is not None else 0.0
-        count = 0 if neighbours is None else len(neighbours.modalities) * (neighbours.count + 1)
+        count = 0 if neighbours is None else len(neighbours.modalities) * neighbours.num_places
         self.register_buffer("neighbours_IN", torch.zeros(len(counts_I), count, dtype=torch.int32), persistent=False)
         self.register_buffer("shares_IN", torch.zeros(len(counts_I), count), persistent=False)
         self.register_buffer("trained_I", counts_I > 0)

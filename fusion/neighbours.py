@@ -48,6 +48,11 @@ class ContentNeighbours(nn.Module):
             self.register_buffer(f"{modality}_matrix_WP", torch.zeros(width, min(width, WIDTH)))
             self.register_buffer(f"{modality}_keys_KP", torch.zeros(num_keys, min(width, WIDTH), dtype=torch.float16))
 
+    @property
+    def num_places(self) -> int:
+        """How many places each modality has among the neighbours of an item: one more than it fills."""
+        return min(self.count + 1, len(self.key_rows_K))
+
     @classmethod
     @torch.no_grad()
     def of(cls, tokens: Tokens, key_rows_K: Tensor, sample: TokenTable, count: int) -> ContentNeighbours:
@@ -83,7 +88,8 @@ class ContentNeighbours(nn.Module):
             search: how to find; by default all keys are compared.
             rows_B: the rows of these items in the catalog, where they are of it: no item is its own neighbour.
         """
-        finds = {m: (search or _exact)(self.get_buffer(f"{m}_keys_KP").float().numpy()) for m in self.modalities}
+        make = _exact if search is None or len(self.key_rows_K) <= EXACT_ITEMS else search
+        finds = {m: make(self.get_buffer(f"{m}_keys_KP").float().numpy()) for m in self.modalities}
         found: list[tuple[Tensor, Tensor]] = []
         for block in row_blocks(tokens, len(tokens)):
             table = tokens.select(block)
@@ -96,8 +102,7 @@ class ContentNeighbours(nn.Module):
     def _nearest(self, queries_BP: Tensor, modality: str, own_B: Tensor, find: Find) -> tuple[Tensor, Tensor]:
         """Rows and weights `(B, count)` by one modality; the weights of each item sum to 1, or to 0."""
         keys_KP = self.get_buffer(f"{modality}_keys_KP")
-        count = min(self.count + 1, len(keys_KP))
-        places_BN = torch.from_numpy(find(queries_BP.numpy(), count))
+        places_BN = torch.from_numpy(find(queries_BP.numpy(), self.num_places))
         rows_BN = self.key_rows_K[places_BN.clamp(min=0)]
         there_BN = (places_BN >= 0) & (rows_BN != own_B[:, None]) & queries_BP.any(1, keepdim=True)
         there_BN &= keys_KP.any(1)[places_BN.clamp(min=0)]
