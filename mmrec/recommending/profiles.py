@@ -165,7 +165,8 @@ class UserProfiles:
         is_one: bool,
     ) -> FoundUsers:
         vectors_UD = np.tile(self._tower.null_D.detach().numpy(), (count, 1))
-        vectors_UD[places] = self._tower.vectors(histories, self._files.vectors_ID)
+        if len(places):
+            vectors_UD[places] = self._tower.vectors(histories, self._files.vectors_ID)
         users, items = [places[histories.users_N]], [histories.items_N]
         for place, state in states.items():
             vectors_UD[place] = state.vector

@@ -54,6 +54,7 @@ class Recommender:
         self._ranker = Ranker(files.vectors_ID, files.bias_I)
         self._filter = CatalogFilter(files.catalog)
         self._similar: Ranker | None = None
+        self._names: Ids = np.zeros(0, dtype=object)
         self._words = WordEncoder(files.encoders.get("text"))
 
     def __repr__(self) -> str:
@@ -362,8 +363,9 @@ class Recommender:
         return rows_UK, scores_UK
 
     def _to_ids(self, rows: Rows) -> Ids:
-        names = np.array([*self._files.item_ids, ""], dtype=object)
-        return names[rows]
+        if len(self._names) != len(self._files.item_ids) + 1:
+            self._names = np.array([*self._files.item_ids, ""], dtype=object)
+        return self._names[rows]
 
 
 def _unit(vectors_ID: Floats) -> Floats:
