@@ -27,7 +27,11 @@ from mmrec.store import EncoderRecord, FeatureStore
 
 @dataclass(frozen=True, kw_only=True)
 class RecommenderConfig:
-    """How to fit: the fusion, the towers, and their training."""
+    """How to fit: the fusion, the towers, and their training.
+
+    >>> RecommenderConfig.from_mapping({"order": "rows", "half_lives": [2, 20]}).fusion.half_lives
+    (2.0, 20.0)
+    """
 
     fusion: FusionConfig = field(default_factory=FusionConfig)
 

@@ -1,6 +1,12 @@
 """Recommendations for any number of users, written to one Parquet file as they are made.
 
-    >>> write_recommendations(model, model.user_ids, "recommendations.parquet", k=20)       # doctest: +SKIP
+    >>> from mmrec.recommending import Recommender, RecommenderConfig
+    >>> from mmrec.store import FeatureStore
+    >>> config = RecommenderConfig.from_mapping({"dim": 16, "max_epochs": 1})
+    >>> model = Recommender.fit(FeatureStore("store"), "interactions.csv", config=config)
+    >>> write_recommendations(model, model.user_ids, "recommendations.parquet", k=2)
+    >>> pq.read_table("recommendations.parquet").column_names
+    ['user_id', 'rank', 'item_id', 'score']
 
 Memory holds the lists of one block of users, whatever their number.
 """

@@ -1,8 +1,15 @@
 """The recommender: fitted from a store and interactions, it ranks the catalog's items for users, old and new.
 
-    >>> model = Recommender.fit(store, interactions, validation=validation)     # doctest: +SKIP
-    >>> ids, scores = model.recommend(["u1", "u2"], k=20)                       # doctest: +SKIP
-    >>> scores = model.score("u1", ["i3", "i9"])                                # doctest: +SKIP
+    >>> config = RecommenderConfig.from_mapping({"dim": 16, "max_epochs": 1})
+    >>> model = Recommender.fit(FeatureStore("store"), "interactions.csv", config=config)
+    >>> user, other = model.user_ids[:2]
+    >>> ids, scores = model.recommend([user, other], k=3)
+    >>> ids.shape, scores.shape
+    ((2, 3), (2, 3))
+    >>> bool(np.allclose(model.score(user, list(ids[0])), scores[0]))
+    True
+    >>> model.recommend(model.user_state(user).add(ids[0, 0]), k=3)[0][0] == ids[0, 0]
+    False
 
 One contract: lookups return `(ids, scores)`, and one user or item gets the same as it would among many.
 """

@@ -22,6 +22,10 @@ def read_tokens(
 ) -> tuple[list[str], RaggedTokens]:
     """The ids, ascending, and the tokens of all items of a store, or of the named ones.
 
+        >>> ids, tokens = read_tokens(FeatureStore("store"))
+        >>> len(ids) == len(tokens), sorted(tokens.widths)
+        (True, ['audio', 'text', 'visual'])
+
     Tokens of a modality that take more than half a GiB lie in a temporary file, which goes with the last reference.
     Items that failed have none. `widths` names the modalities to read; without it, those that the store has.
 
