@@ -220,6 +220,7 @@ class ChunkBatches(Sampler[NDArray[np.integer]]):
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[NDArray[np.integer]]:
+        # A generator: where a fit goes on, Lightning asks for an iterator first and then sets the epoch.
         random = np.random.default_rng((self._seed, self._epoch))
         order = random.permutation(len(self._targets_C))
         total = np.cumsum(self._targets_C[order])
@@ -227,4 +228,5 @@ class ChunkBatches(Sampler[NDArray[np.integer]]):
         cuts = np.searchsorted(total, total[-1] * number / self._count)
         cuts = number + np.maximum.accumulate(np.maximum(cuts - number, 0))  # no batch is empty
         batches = np.split(order, np.minimum(cuts, len(order) - self._count + number))
-        return iter([batches[place] for place in random.permutation(len(batches))])
+        for place in random.permutation(len(batches)):
+            yield batches[place]

@@ -38,7 +38,7 @@ class Task(L.LightningModule):
         self.holdout: Holdout | None = None
 
     def batches(self) -> DataLoader[Any]:
-        """The batches of an epoch."""
+        """The batches of an epoch; to make them changes nothing of what is drawn at random afterwards."""
         raise NotImplementedError
 
     @property
@@ -77,6 +77,10 @@ class Task(L.LightningModule):
         total = max(1, int(self.trainer.estimated_stepping_batches))
         rise = min(1.0, (step + 1) / (self.config.warmup_steps + 1))
         return rise * (0.525 + 0.475 * math.cos(math.pi * min(step / total, 1.0)))
+
+    def on_train_epoch_start(self) -> None:
+        """Chance starts anew in every epoch, so that a fit that goes on ends as one that was not stopped."""
+        torch.manual_seed(1_000_003 * self.config.seed + self.current_epoch)
 
     def training_step(self, batch: Any, batch_index: int) -> None:
         loss = self.loss(batch)
@@ -124,7 +128,7 @@ class RankingTask(Task):
 
     def batches(self) -> DataLoader[Any]:
         sampler = ChunkBatches(self.chunks, self.config.batch_size, self.config.seed)
-        return DataLoader(self.chunks, batch_size=None, sampler=sampler)
+        return DataLoader(self.chunks, batch_size=None, sampler=sampler, generator=torch.Generator())
 
     @property
     def num_examples(self) -> int:
@@ -272,7 +276,7 @@ class _RowBatches(Sampler[NDArray[np.integer]]):
 
     def __iter__(self) -> Iterator[NDArray[np.integer]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.size)
-        return iter(np.array_split(order, len(self)))
+        yield from np.array_split(order, len(self))
 
 
 class AlignmentTask(Task):
@@ -284,9 +288,8 @@ class AlignmentTask(Task):
 
     def batches(self) -> DataLoader[Any]:
         batch_size = min(self.config.batch_size, ALIGNMENT_ITEMS)
-        return DataLoader(
-            _Rows(self.rows), batch_size=None, sampler=_RowBatches(len(self.rows), batch_size, self.config.seed)
-        )
+        sampler = _RowBatches(len(self.rows), batch_size, self.config.seed)
+        return DataLoader(_Rows(self.rows), batch_size=None, sampler=sampler, generator=torch.Generator())
 
     @property
     def num_examples(self) -> int:

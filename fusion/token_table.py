@@ -125,7 +125,7 @@ class RaggedPart:
         self, file: BinaryIO, starts_B: NDArray[np.int64], counts_B: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         values_NW = np.empty((int(counts_B.sum()), self.width), np.float32)
-        buffer, at, size = memoryview(values_NW.reshape(-1).view(np.uint8)), 0, 4 * self.width
+        buffer, at, size = values_NW.reshape(-1).view(np.uint8).data, 0, 4 * self.width
         for start, count in zip(starts_B.tolist(), counts_B.tolist(), strict=True):
             end = at + count * size
             if os.preadv(file.fileno(), [buffer[at:end]], start * size) != end - at:
