@@ -53,12 +53,12 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="where stores are made and found again; by default nowhere")
     parser.add_argument("--store", nargs="*", default=[], metavar="SET=FOLDER", help="embedded stores that are there")
     parser.add_argument("--rectools-python", help="the interpreter of an environment with rectools[torch]")
-    parser.add_argument("--quick", action="store_true", help="a trial, a seed, an epoch, ten seconds a fit: for CI")
+    parser.add_argument("--quick", action="store_true", help="a trial, a seed, an epoch, 30 seconds a fit: for CI")
     parser.add_argument("--out", type=Path, default=Path("recommenders.json"))
     parser.add_argument("--plot", type=Path, help="draw the figures")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.trials, arguments.seeds, arguments.limit = 1, arguments.seeds[:1], min(10, arguments.limit)
+        arguments.trials, arguments.seeds, arguments.limit = 1, arguments.seeds[:1], min(30, arguments.limit)
     names = arguments.sets or (list(DATA_SETS) if arguments.data else ["sample"])
     stores = {name: Path(folder) for name, _, folder in (text.partition("=") for text in arguments.store)}
     pythons = {"rectools": arguments.rectools_python} if arguments.rectools_python else {}
@@ -232,11 +232,14 @@ def print_models(title: str, part: str, models: Mapping[str, Any], comparisons: 
             continue
         row = {"model": name, **_cells(figures)}
         if name in comparisons:
-            row["p"] = " ".join(f"{comparisons[name][metric]['p']:.4f}" for metric in METRICS)
+            row["p"] = " ".join(_short(comparisons[name][metric]["p"], 4) for metric in METRICS)
         late = sum(not trial.get("done", False) for trial in model.get("trials", []))
-        row["note"] = f"{late} of {len(model['trials'])} trials out of time or failed" if late else ""
+        row["note"] = f"{late}/{len(model['trials'])} trials late or failed" if late else ""
         rows.append(row)
-    print_table(title, sorted(rows, key=lambda row: row.get("NDCG@20", ""), reverse=True))
+    print_table(
+        f"{title}; p: of recall and NDCG against mmrec's",
+        sorted(rows, key=lambda row: row.get("NDCG@20", ""), reverse=True),
+    )
 
 
 def print_variants(title: str, variants: Mapping[str, Any]) -> None:
@@ -256,10 +259,15 @@ def _cells(figures: Mapping[str, Any]) -> dict[str, str]:
     for heading, name in (("Recall@20", "recall@20"), ("NDCG@20", "ndcg@20"), ("cold", "cold_recall@20")):
         if name in figures:
             low, high = figures[f"{name} interval"]
-            spread = f" ± {figures[f'{name} deviation']:.4f}" if figures[f"{name} deviation"] is not None else ""
-            cells[heading] = f"{figures[name]:.4f}{spread} [{low:.3f}, {high:.3f}]"
+            deviation = figures[f"{name} deviation"]
+            spread = "" if deviation is None else f" ±{_short(deviation, 4)}"
+            cells[heading] = f"{_short(figures[name], 4)}{spread} [{_short(low)}, {_short(high)}]"
     cells["s"], cells["MiB"] = f"{figures['seconds']:,.1f}", f"{figures['peak_mib']:,.0f}"
     return cells
+
+
+def _short(share: float, digits: int = 3) -> str:
+    return f"{share:.{digits}f}".removeprefix("0")
 
 
 if __name__ == "__main__":
