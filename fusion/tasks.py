@@ -24,7 +24,7 @@ from fusion.token_table import Tokens
 from fusion.tower import Towers
 from fusion.validation import Holdout
 
-COLD_QUANTILES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+COLD_QUANTILES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 ALIGNMENT_ITEMS = 1024
 
 
