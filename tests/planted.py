@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -12,8 +14,9 @@ from numpy.typing import NDArray
 from encoders.base import load_encoder
 from fusion.config import FusionConfig, Hardware
 from mmrec.catalog.manifest import Item, read_catalog
-from mmrec.evaluation.interactions import Interactions, make_interactions
+from mmrec.evaluation.interactions import Interactions, InteractionSource, make_interactions
 from mmrec.recommending.fitting import RecommenderConfig
+from mmrec.recommending.recommender import Recommender
 from mmrec.sample import items as sample_items
 from mmrec.sample.catalog import make_sample_catalog
 from mmrec.store.feature_store import EncoderRecord, FeatureStore
@@ -22,11 +25,20 @@ from mmrec.store.features import Features, Modality, Tokens
 KINDS = ("jazz", "sport", "rain", "chess")
 WIDTHS: dict[Modality, int] = {"visual": 12, "audio": 8}
 NUM_ITEMS, NUM_USERS = 40, 80
+COLD = [f"{kind}-09" for kind in KINDS]
+MUTE, EMPTY = "rain-05", "chess-05"
+DAY = 86_400.0
 QUIET = Hardware()
 SMALL = FusionConfig(
     dim=16, num_heads=2, max_epochs=6, batch_size=64, input_dropout=0.1, learning_rate=0.02, warmup_steps=0
 )
 CONFIG = RecommenderConfig(fusion=SMALL)
+
+
+def quick(store: FeatureStore, interactions: InteractionSource | None, **options: Any) -> Recommender:
+    """A fit of one epoch."""
+    config = options.pop("config", replace(CONFIG, fusion=replace(SMALL, max_epochs=1)))
+    return Recommender.fit(store, interactions, config=config, hardware=QUIET, **options)
 
 
 def kind_of(item_id: str) -> str:
@@ -100,6 +112,17 @@ def watched(cold: Sequence[str] = (), *, num_users: int = NUM_USERS) -> tuple[In
         train += [(f"user{user:02}", name) for name in own[:4]]
         held.append((f"user{user:02}", own[4]))
     return to_interactions(train), to_interactions(held)
+
+
+def taken_by(interactions: Interactions, user: str) -> list[str]:
+    rows = interactions.item_rows[interactions.user_rows == interactions.user_index[user]]
+    return [interactions.item_ids[row] for row in rows]
+
+
+def with_times(interactions: Interactions, start_day: float = 0.0) -> Interactions:
+    """The rows as a log, a quarter of a day apart."""
+    days = start_day + np.arange(len(interactions)) / 4
+    return replace(interactions, timestamps=days * DAY)
 
 
 def to_interactions(pairs: Sequence[tuple[str, str]]) -> Interactions:

@@ -93,9 +93,7 @@ class UserProfiles:
             return self._fresh(None)
         name = str(user)
         if name in self._states:
-            state = copy.copy(self._states[name])
-            state.sums_KD, state.totals_K = state.sums_KD.copy(), state.totals_K.copy()
-            return state
+            return copy.copy(self._states[name])
         self._warn_of([name] if name not in self._index else [])
         return self._fresh(self._index.get(name))
 
@@ -123,7 +121,7 @@ class UserProfiles:
         several: Any = users if isinstance(users, np.ndarray) else list(users)
         if len(several) and all(isinstance(x, str | int | np.integer | UserState) for x in several):
             return self._of_names([x if isinstance(x, UserState) else str(x) for x in several], is_one=False)
-        if not len(several) and not isinstance(users, np.ndarray):
+        if not len(several) and getattr(several, "ndim", 1) == 1:
             return self._of_names([], is_one=False)
         try:
             vectors = np.asarray(several, np.float32)
@@ -175,7 +173,9 @@ class UserProfiles:
         users_N, items_N = np.concatenate(users), np.concatenate(items)
         shape = (count, len(self._item_rows))
         seen_UI = sp.csr_array((np.ones(len(users_N), np.float32), (users_N, items_N)), shape=shape)
-        return FoundUsers(vectors_UD, seen_UI, np.diff(seen_UI.indptr) == 0, is_one)
+        is_new_U = np.diff(seen_UI.indptr) == 0
+        is_new_U[[place for place, state in states.items() if state.totals_K.any()]] = False  # of words alone
+        return FoundUsers(vectors_UD, seen_UI, is_new_U, is_one)
 
     def _warn_of(self, unknown: Sequence[Any]) -> None:
         if len(unknown):

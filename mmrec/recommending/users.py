@@ -67,6 +67,13 @@ class UserState:
     def __repr__(self) -> str:
         return f"UserState({len(self._seen)} interactions)"
 
+    def __copy__(self) -> UserState:
+        """One that goes on by itself."""
+        return UserState(
+            self._tower, self._item_rows, self._files, sums_KD=self.sums_KD, totals_K=self.totals_K, day=self._day,
+            seen=self._seen,
+        )  # fmt: skip
+
     @property
     def seen_rows(self) -> Sequence[int]:
         """The rows of the items that the user has interacted with."""
