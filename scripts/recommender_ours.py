@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "content alone (no ids)": {"use_ids": False},
     "without order": {"order": "none"},
     "mean for attention": {"fusion": "mean"},
+    "ids alone (no content)": {"smoothing": 0.0},  # without content there is nobody to borrow from
     "sampled softmax": {"full_softmax_items": 0},
     "full softmax": {"full_softmax_items": 10**9},
 }
@@ -62,7 +63,7 @@ def variants(modalities: list[str], ordered: bool, softmax: bool) -> list[str]:
     """What can be left out of a data set's model or changed in it; `softmax`: also by which softmax it learns."""
     names = [name for name in SETTINGS if name != FULL and (ordered or name != "without order")]
     names = [name for name in names if softmax or "softmax" not in name]
-    names += [name for name in CONTENT if "items" in name or "ids" in name]
+    names += [name for name in CONTENT if name not in SETTINGS and "items" in name]
     return names + [f"without {modality}" for modality in modalities if len(modalities) > 1]
 
 
