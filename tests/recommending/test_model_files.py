@@ -13,7 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from planted import CONFIG, QUIET, SMALL, item_ids, planted, to_interactions, watched, write_store
+from planted import (
+    CONFIG,
+    DAY,
+    QUIET,
+    SMALL,
+    item_ids,
+    planted,
+    quick,
+    to_interactions,
+    watched,
+    with_times,
+    write_store,
+)
 from safetensors.numpy import load_file, save_file
 
 from mmrec.errors import ModelError
@@ -35,7 +47,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 @pytest.fixture(scope="module")
 def model(store: FeatureStore) -> Recommender:
     train, held_out = watched(["jazz-09"])
-    config = RecommenderConfig(fusion=replace(SMALL, max_epochs=2), half_life_days=3)
+    config = RecommenderConfig(fusion=replace(SMALL, max_epochs=2, half_lives=(1.0, 5.0)))
+    train, held_out = with_times(train), with_times(held_out, start_day=1000)
     return Recommender.fit(store, train, validation=held_out, config=config, hardware=QUIET)
 
 
@@ -90,7 +103,11 @@ def test_content_alone_is_saved_too(store: FeatureStore, tmp_path: Path) -> None
     assert Recommender.load(tmp_path / "model").user_ids == []
 
 
-@pytest.mark.parametrize("change", [{"use_ids": False}, {"smoothing": 0.0}, {"fusion": "concat"}, {"fusion": "mean"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"use_ids": False}, {"smoothing": 0.0}, {"fusion": "concat"}, {"fusion": "mean"}, {"order": "rows"},
+     {"full_softmax_items": 0}],
+)  # fmt: skip
 def test_every_kind_of_tower_is_saved(store: FeatureStore, tmp_path: Path, change: dict[str, Any]) -> None:
     fusion = replace(SMALL, max_epochs=1, **change)
     model = Recommender.fit(store, watched()[0], config=RecommenderConfig(fusion=fusion), hardware=QUIET)
@@ -108,22 +125,35 @@ def test_times_weights_and_names_survive(store: FeatureStore, tmp_path: Path) ->
         ["ü 1", "ü 1", "名前", "名前", "名前"],
         ["jazz-00", "jazz-01", "rain-00", "rain-01", "jazz-00"],
         timestamps=np.array([5e8, 1e9, 3.0, 1.0, 2.0]),
-        weights=np.array([0.5, 2.0, 1.0, 1.0, 3.0]),
+        weights=np.array([0.5, 2.0, 1.0, -1.0, 0.0]),
     )
-    config = RecommenderConfig(fusion=replace(SMALL, max_epochs=1), half_life_days=1.0)
-    model = Recommender.fit(store, train, config=config, hardware=QUIET)
+    model = quick(store, train)
     model.save(tmp_path / "model")
     loaded = Recommender.load(tmp_path / "model")
     assert loaded.user_ids == ["ü 1", "名前"]
     assert np.array_equal(model.user_vectors(["ü 1", "名前"]), loaded.user_vectors(["ü 1", "名前"]))
-    assert "jazz-00" not in loaded.recommend("ü 1", k=40)[0]  # its weight has all but vanished, but it was seen
+    assert not {"jazz-00", "jazz-01"} & set(loaded.recommend("ü 1", k=40)[0])
+    for one in (model, loaded):  # the last moment is known too
+        one.user_state("名前").add("jazz-03", timestamp=1000.0 * DAY)
+    assert np.array_equal(model.user_vectors(["名前"]), loaded.user_vectors(["名前"]))
+
+
+def test_weights_below_1_survive(store: FeatureStore, tmp_path: Path) -> None:
+    train = make_interactions(
+        ["a"] * 4, ["jazz-00", "jazz-01", "rain-00", "rain-01"], weights=np.array([1, 0, -1, 0.5])
+    )
+    model = quick(store, train)
+    model.save(tmp_path / "model")
+    assert_same(model, Recommender.load(tmp_path / "model"))
+    assert not set(train.item_ids) & set(Recommender.load(tmp_path / "model").recommend("a", k=40)[0])
 
 
 def test_the_effective_configuration_is_saved(model: Recommender, saved: Path) -> None:
     about = json.loads((saved / "model.json").read_text())
     assert RecommenderConfig.from_mapping(about["config"]) == model.config
-    assert about["config"]["learning_rate"] == SMALL.learning_rate and about["config"]["half_life_days"] == 3
-    assert set(about["config"]) == {"half_life_days", *SMALL.to_mapping()}
+    assert about["config"]["learning_rate"] == SMALL.learning_rate and about["config"]["half_lives"] == [1.0, 5.0]
+    assert set(about["config"]) == set(SMALL.to_mapping())
+    assert about["report"]["rules"]["order"] == "by time"
     assert about["encoders"]["visual"]["fingerprint"] == "planted-visual"
 
 
@@ -132,7 +162,7 @@ def test_nothing_is_pickled(saved: Path) -> None:
     for path in saved.iterdir():
         assert not path.read_bytes().startswith((b"\x80", b"PK"))
     assert "fusion.projections.visual.linear.weight" in load_file(saved / "tower.safetensors")
-    assert {"vectors", "bias", "base"} <= set(load_file(saved / "items.safetensors"))
+    assert {"vectors", "bias"} == set(load_file(saved / "items.safetensors"))
 
 
 def test_no_model(tmp_path: Path) -> None:
@@ -160,9 +190,9 @@ def _fewer_items(folder: Path) -> None:
     pq.write_table(table.slice(0, 7), folder / "items.parquet")
 
 
-def _fewer_bases(folder: Path) -> None:
+def _fewer_biases(folder: Path) -> None:
     arrays = load_file(folder / "items.safetensors")
-    save_file({**arrays, "base": arrays["base"][:7]}, folder / "items.safetensors")
+    save_file({**arrays, "bias": arrays["bias"][:7]}, folder / "items.safetensors")
 
 
 def _strange_rows(folder: Path) -> None:
@@ -188,19 +218,19 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another width": (_edit(lambda about: about["fusion"].update(dim=32), "tower.json"), "holds no tower"),
     "odd heads": (_edit(lambda about: about["fusion"].update(dim=15), "tower.json"), "holds no tower"),
     "another tower": (_edit(lambda about: about.update(kind="content"), "tower.json"), "holds no tower"),
-    "another count": (_edit(lambda about: about["settings"].update(num_items=3), "tower.json"), "holds no tower"),
-    "no settings": (_edit(lambda about: about.update(settings=None), "tower.json"), "holds no tower"),
+    "another count": (_edit(lambda about: about.update(num_items=3), "tower.json"), "holds no tower"),
+    "no settings": (_edit(lambda about: about.update(users=None), "tower.json"), "holds no tower"),
     "no JSON": (lambda folder: (folder / "model.json").write_text("{"), "is damaged"),
     "a list": (lambda folder: (folder / "model.json").write_text("[]"), "is damaged"),
-    "cut weights": (_truncate("tower.safetensors"), "is damaged"),
+    "cut weights": (_truncate("tower.safetensors"), "holds no tower"),
     "cut items": (_truncate("items.safetensors"), "is damaged"),
     "cut rows": (_truncate("items.parquet"), "is damaged"),
     "cut interactions": (_truncate("interactions.parquet"), "is damaged"),
-    "no weights": (lambda folder: (folder / "tower.safetensors").unlink(), "is damaged"),
+    "no weights": (lambda folder: (folder / "tower.safetensors").unlink(), "holds no tower"),
     "no interactions": (lambda folder: (folder / "interactions.parquet").unlink(), "is damaged"),
     "no vectors": (_without("vectors", "items.safetensors"), "is damaged"),
-    "no biases": (_without("bias_I", "tower.safetensors"), "holds no tower"),
-    "fewer bases": (_fewer_bases, "not of one model"),
+    "no biases": (_without("items.bias.weight", "tower.safetensors"), "holds no tower"),
+    "fewer biases": (_fewer_biases, "not of one model"),
     "fewer items": (_fewer_items, "not of one model"),
     "strange rows": (_strange_rows, "not of one model"),
 }

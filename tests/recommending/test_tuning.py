@@ -44,7 +44,7 @@ def test_the_best_on_validation_is_chosen(files: tuple[FeatureStore, Path, Path]
     chosen = RecommenderConfig.from_mapping(yaml.safe_load((tmp_path / "best.yaml").read_text()))
     assert chosen == report.best_config
     assert {name: chosen.to_mapping()[name] for name in SPACE} == best.settings
-    assert chosen.fusion.neighbours == planted.CONFIG.fusion.neighbours
+    assert chosen.fusion.input_dropout == planted.CONFIG.fusion.input_dropout
 
 
 def test_a_stopped_study_goes_on(files: tuple[FeatureStore, Path, Path], tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_trial_cut_off_by_a_kill_is_made_again(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr("mmrec.recommending.tuning.fit_tower", die)
+        patch.setattr("mmrec.recommending.tuning.fit_towers", die)
         with pytest.raises(SystemExit):
             run(files, tmp_path, 2)
     assert len(run(files, tmp_path, 2).trials) == 2
@@ -95,8 +95,8 @@ def test_settings_that_cannot_be_fitted_are_passed_over(files: tuple[FeatureStor
         ({"dim": []}, "list of choices"),
         ({"dim": {"low": 8}}, "list of choices"),
         ({"dim": ["wide"]}, "dim must be int"),
-        ({"smoothing": {"low": 0.5, "high": 1.5}}, "smoothing must be between"),
-        ({"smoothing": {"low": 0.5, "high": 0.1}}, "low below high"),
+        ({"user_weight": {"low": 0.5, "high": 1.5}}, "user_weight must be between"),
+        ({"user_weight": {"low": 0.5, "high": 0.1}}, "low below high"),
     ],
 )
 def test_bad_spaces_are_refused(
@@ -111,7 +111,7 @@ def test_the_command(
 ) -> None:
     store, train, held_out = files
     (tmp_path / "space.yaml").write_text("dim: [4, 8]\n")
-    (tmp_path / "config.yaml").write_text("max_epochs: 2\nneighbours: 3\n")
+    (tmp_path / "config.yaml").write_text("max_epochs: 2\nbatch_size: 64\n")
     command = ["tune", "--store", store.folder, "--interactions", train, "--validation", held_out, "--trials", 2,
                "--out", tmp_path / "study", "--space", tmp_path / "space.yaml",
                "--config", tmp_path / "config.yaml"]  # fmt: skip

@@ -1,136 +1,105 @@
-"""User vectors: from history, from words, from both, from nothing."""
+"""Users: histories, live states that go on, and vectors of items named one by one."""
 
 from __future__ import annotations
 
-import json
-import time
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
-from planted import CONFIG, QUIET, SMALL, planted, to_interactions, watched, write_store
+from planted import (
+    CONFIG,
+    DAY,
+    KINDS,
+    NUM_ITEMS,
+    QUIET,
+    kind_of,
+    planted,
+    quick,
+    taken_by,
+    watched,
+    write_store,
+)
 
-from encoders.base import EncoderError
-from fusion.tower import user_vectors
-from mmrec.embedding.job import embed
 from mmrec.errors import ModelError
 from mmrec.evaluation.interactions import Interactions, make_interactions
-from mmrec.recommending.fitting import RecommenderConfig
 from mmrec.recommending.recommender import Recommender
-from mmrec.recommending.users import recency_weights
+from mmrec.recommending.users import to_histories
 from mmrec.store.feature_store import FeatureStore
-from mmrec.store.importing import import_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-DAY = 86_400.0
-WORDS = {
-    "piano": ("slow piano music", "calm piano sonata", "piano and rain", "quiet piano evening", "piano nocturne"),
-    "football": ("football match report", "football goals", "football training", "football final", "football fans"),
-    "baking": ("baking sourdough bread", "baking a cake", "baking rolls", "baking with rye", "baking at home"),
-    "围棋": ("围棋比赛直播", "围棋入门教程", "围棋定式讲解", "围棋大师对局", "围棋官子练习"),
-}
-TOPICS = list(WORDS)
+Pairs = tuple[Interactions, Interactions]
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """Twenty items of words alone, embedded without any download."""
-    folder = tmp_path_factory.mktemp("texts")
-    rows = [f"{topic}-{k},{title}" for topic, titles in WORDS.items() for k, title in enumerate(titles)]
-    (folder / "catalog.csv").write_text("\n".join(["item_id,title", *rows]) + "\n", encoding="utf-8")
-    (folder / "words.yaml").write_text("text: {kind: hashed-ngrams}\n")
-    embed(folder / "catalog.csv", folder / "store", preset=str(folder / "words.yaml"), workers=1)
-    return FeatureStore(folder / "store")
+def log_of(weights: list[float], gaps: list[float]) -> Interactions:
+    """One user's first items of the catalog, with weights, and days between them; others stand around."""
+    items = [f"{KINDS[k % 4]}-0{k // 4}" for k in range(len(weights))]
+    others = [("v", "jazz-05"), ("v", "jazz-06"), ("w", "rain-05"), ("w", "rain-06")]
+    users, names = zip(*[("u", item) for item in items], *others, strict=True)
+    days = np.concatenate([1000 + np.cumsum([0.0, *gaps]), np.arange(4.0)])
+    return make_interactions(users, names, timestamps=days * DAY, weights=np.array([*weights, 1, 1, 1, 1]))
 
 
-@pytest.fixture(scope="module")
-def talker(texts: FeatureStore) -> Recommender:
-    """A model of words, fitted to users who like one topic each."""
-    pairs = [(f"u{user}", f"{TOPICS[user % 4]}-{(user + k) % 5}") for user in range(40) for k in range(3)]
-    config = RecommenderConfig(fusion=replace(SMALL, max_epochs=8))
-    return Recommender.fit(texts, to_interactions(pairs), config=config, hardware=QUIET)
+WEIGHTS, GAPS = [1.0, 2.5, 0.0, 1.0, -1.0, 0.1], [0.0, 0.25, 30.0, 1e-3, 400.0]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    items = planted([f"{kind}-0{k}" for k in range(6) for kind in ("jazz", "rain")])
-    return write_store(tmp_path_factory.mktemp("planted"), items)
+# --- histories --------------------------------------------------------------------------------------------------------
 
 
-def fit_timed(store: FeatureStore, interactions: Interactions, half_life_days: float) -> Recommender:
-    config = RecommenderConfig(fusion=replace(SMALL, max_epochs=2), half_life_days=half_life_days)
-    return Recommender.fit(store, interactions, config=config, hardware=QUIET)
+def test_histories_take_signs_and_days() -> None:
+    log = log_of(WEIGHTS, GAPS).select(np.array([5, 4, 3, 2, 1, 0, 6, 7, 8, 9]))
+    histories = to_histories(log, "auto")
+    assert histories.weights_N[:6].tolist() == [1, 1, 0, 1, -1, 1]
+    assert histories.ordered and histories.days_N is not None
+    assert np.allclose(np.diff(histories.days_N[:6]), GAPS)
+    assert not to_histories(log, "none").ordered and to_histories(log, "none").days_N is None
+    plain = replace(log, timestamps=None)
+    assert not to_histories(plain, "auto").ordered and to_histories(plain, "rows").ordered
+    assert to_histories(plain, "rows").items_N[:2].tolist() == log.item_rows[:2].tolist()
 
 
-# --- the formula ------------------------------------------------------------------------------------------------------
-
-
-def test_vectors_follow_the_formula() -> None:
-    rng = np.random.default_rng(0)
-    vectors_ID = rng.normal(size=(7, 3)).astype(np.float32)
-    null_D = rng.normal(size=3).astype(np.float32)
-    history = sp.csr_array(rng.random((4, 7)) * (rng.random((4, 7)) < 0.5), dtype=np.float32)
-    history = sp.csr_array(sp.vstack([history, sp.csr_array((1, 7))]))
-    for power in (0.0, 0.5, 1.0):
-        found = user_vectors(history, vectors_ID, power, null_D)
-        for row, weights_I in enumerate(history.toarray()):
-            total = max(weights_I.sum(), 1e-6)
-            expected = sum(w * v for w, v in zip(weights_I, vectors_ID, strict=True)) / total**power + null_D
-            assert np.allclose(found[row], expected, atol=1e-5)
-        assert np.allclose(found[-1], null_D) and found.dtype == np.float32
-
-
-def test_recency_halves_by_half_lives() -> None:
-    timed = make_interactions(
-        ["u", "v", "u", "u"],
-        ["a", "a", "b", "c"],
-        timestamps=np.array([10.0, 3.0, 8.0, 9.0]) * DAY,  # out of order
-        weights=np.array([1.0, 2.0, 1.0, 4.0]),
+def test_a_known_user_is_their_history(store: FeatureStore, pairs: Pairs, model: Recommender) -> None:
+    for user in model.user_ids[:5]:
+        by_history = model.user_vector(history=taken_by(pairs[0], user))
+        assert np.allclose(by_history, model.user_vectors([user])[0], atol=1e-5)
+        assert np.allclose(by_history, model.user_vector(user), atol=1e-5)
+        backwards = model.user_vector(history=taken_by(pairs[0], user)[::-1])
+        assert np.allclose(by_history, backwards, atol=1e-5)  # without times there is no order
+    first, *rest = taken_by(pairs[0], "user00")
+    assert np.allclose(
+        model.user_vector("user01", history=[first, *rest]),
+        model.user_vector(history=[*taken_by(pairs[0], "user01"), first, *rest]),
+        atol=1e-5,
     )
-    assert np.allclose(recency_weights(timed, 1.0), [1, 2, 0.25, 2])
-    assert np.array_equal(recency_weights(timed, 0.0), timed.weights)
-    assert np.array_equal(recency_weights(replace(timed, timestamps=None), 1.0), timed.weights)
-    ancient = make_interactions(["u", "u"], ["a", "b"], timestamps=np.array([0.0, 1e9]))
-    faded = recency_weights(ancient, 0.5)
-    assert 0 < faded[0] < 1e-30 and faded[1] == 1
 
 
-# --- history ----------------------------------------------------------------------------------------------------------
+def test_the_last_item_counts_most_where_there_is_order(timed: Recommender) -> None:
+    rain, jazz = (timed.user_vector(history=[item]) for item in ("rain-00", "jazz-00"))
+    for order, nearer, farther in ((["rain-00", "jazz-00"], jazz, rain), (["jazz-00", "rain-00"], rain, jazz)):
+        mixed = timed.user_vector(history=order)
+        assert np.linalg.norm(mixed - nearer) < np.linalg.norm(mixed - farther)
 
 
-def test_a_known_user_is_their_history(store: FeatureStore) -> None:
-    taken = ["jazz-00", "jazz-01", "rain-02"]
-    weights = [0.5, 2.0, 1.0]
-    train = make_interactions(["u"] * 3 + ["v"] * 2, [*taken, "rain-00", "rain-01"], weights=np.array([*weights, 1, 1]))
-    model = fit_timed(store, train, 0.0)
-    by_history = model.user_vector(history=taken, weights=weights)
-    assert np.allclose(by_history, model.user_vectors(["u"])[0], atol=1e-5)
-    assert np.allclose(by_history, model.user_vector("u"), atol=1e-5)
-    assert np.allclose(by_history, model.user_vector(history=taken, weights=np.array(weights)), atol=1e-5)  # type: ignore[arg-type]
-    again = model.user_vector(history=[*taken, "jazz-00"], weights=[0.25, 2.0, 1.0, 0.25])
-    assert np.allclose(by_history, again, atol=1e-5)  # the weights of an item that is named twice add up
-    grown = model.user_vector("v", history=["rain-03"])
-    assert np.allclose(grown, model.user_vector(history=["rain-00", "rain-01", "rain-03"]), atol=1e-5)
+def test_weights_of_a_history_count_by_their_sign(model: Recommender, timed: Recommender) -> None:
+    for fitted in (model, timed):
+        plain = fitted.user_vector(history=["jazz-00", "rain-00"])
+        assert np.allclose(fitted.user_vector(history=["jazz-00", "rain-00"], weights=[7, 0.1]), plain)
+        numbers = np.array([3.0, 1.0])
+        assert np.allclose(fitted.user_vector(history=["jazz-00", "rain-00"], weights=numbers), plain)  # type: ignore[arg-type]
+        against = fitted.user_vector(history=["jazz-00", "rain-00"], weights=[1, -1])
+        assert against @ fitted.user_vector(history=["rain-00"]) < plain @ fitted.user_vector(history=["rain-00"])
+    neutral = model.user_vector(history=["jazz-00", "rain-00"], weights=[1, 0])
+    assert np.allclose(neutral, model.user_vector(history=["jazz-00"]), atol=1e-6)
 
 
-def test_the_order_and_scale_of_a_history(store: FeatureStore) -> None:
-    model = fit_timed(store, to_interactions([("u", "jazz-00"), ("u", "jazz-01")]), 0.0)
-    forward = model.user_vector(history=["jazz-00", "rain-00"], weights=[1, 3])
-    assert np.allclose(forward, model.user_vector(history=["rain-00", "jazz-00"], weights=[3, 1]), atol=1e-6)
-    jazz, rain = model.user_vector(history=["jazz-00"]), model.user_vector(history=["rain-00"])
-    assert np.linalg.norm(forward - rain) < np.linalg.norm(forward - jazz)
-
-
-def test_nothing_is_the_null_vector(store: FeatureStore, talker: Recommender) -> None:
-    for model in (talker, fit_timed(store, to_interactions([("u", "jazz-00"), ("u", "jazz-01")]), 0.0)):
-        nothing = model.user_vector()
-        assert np.array_equal(nothing, model.user_vectors(["stranger"])[0])
-        assert np.array_equal(nothing, model.user_vector("stranger"))
-        assert np.array_equal(nothing, model.user_vector(text=" <p> </p>\n"))
-    content = Recommender.fit(store, config=replace(CONFIG, fusion=replace(SMALL, max_epochs=1)), hardware=QUIET)
+def test_nothing_is_the_null_vector(model: Recommender, timed: Recommender, content: Recommender) -> None:
+    for fitted in (model, timed):
+        nothing = fitted.user_vector()
+        assert np.array_equal(nothing, fitted.user_vectors(["stranger"])[0])
+        assert np.array_equal(nothing, fitted.user_vector("stranger"))
+        assert np.array_equal(nothing, fitted.user_vector(text=" <p> </p>\n"))
     assert not content.user_vector().any()
 
 
@@ -140,153 +109,23 @@ def test_nothing_is_the_null_vector(store: FeatureStore, talker: Recommender) ->
         (lambda model: model.user_vector(history=["nix"]), "no item 'nix'"),
         (lambda model: model.user_vector(history=["jazz-00"], weights=[1, 2]), "2 weights for a history of 1"),
         (lambda model: model.user_vector(weights=[1.0]), "1 weights for a history of 0"),
-        (lambda model: model.user_vector(history=["jazz-00"], weights=[0]), "expected a positive number"),
-        (lambda model: model.user_vector(history=["jazz-00"], weights=[float("nan")]), "is nan"),
+        (lambda model: model.user_vector(history=["jazz-00"], weights=[float("nan")]), "weight nan .* finite"),
+        (lambda model: model.user_state().add("jazz-00", timestamp=float("inf")), "timestamp inf .* finite"),
+        (lambda model: model.user_state().add("nix"), "no item 'nix'"),
         (lambda model: model.user_vector(text="piano"), "fitted without text"),
     ],
 )
-def test_histories_that_cannot_be(store: FeatureStore, ask: Callable[[Recommender], object], words: str) -> None:
-    model = fit_timed(store, to_interactions([("u", "jazz-00"), ("u", "jazz-01")]), 0.0)
+def test_histories_that_cannot_be(model: Recommender, ask: Callable[[Recommender], object], words: str) -> None:
     with pytest.raises(ModelError, match=words):
         ask(model)
-
-
-def test_recent_history_counts_more(store: FeatureStore) -> None:
-    taken = ["jazz-00", "jazz-01", "rain-00", "rain-01"]
-    fan = [("v", "jazz-02"), ("v", "jazz-03"), ("w", "rain-02"), ("w", "rain-03")]
-    users, items = zip(*[("u", item) for item in taken], *fan, strict=True)
-    times = np.array([1.0, 2.0, 100.0, 101.0, *[50.0] * 4]) * DAY
-    train = make_interactions(users, items, timestamps=times)
-    shuffled = train.select(np.random.default_rng(0).permutation(len(train)))
-
-    even, recent = (fit_timed(store, train, days) for days in (0.0, 10.0))
-    assert np.allclose(even.user_vector("u"), even.user_vector(history=taken), atol=1e-5)
-    weights = 0.5 ** ((101 - np.array([1, 2, 100, 101])) / 10)
-    assert np.allclose(recent.user_vector("u"), recent.user_vector(history=taken, weights=list(weights)), atol=1e-4)
-    to_rain = np.linalg.norm(recent.user_vector("u") - recent.user_vector(history=["rain-00", "rain-01"]))
-    assert to_rain < 0.1 * np.linalg.norm(recent.user_vector(history=["jazz-00", "jazz-01"]))
-
-    again = fit_timed(store, shuffled, 10.0)  # the order of the rows says nothing
-    assert np.allclose(again.user_vector("u"), recent.user_vector("u"), rtol=1e-3, atol=1e-4)
-
-
-def test_half_life_without_timestamps_changes_nothing(store: FeatureStore) -> None:
-    train = to_interactions([("u", "jazz-00"), ("u", "jazz-01"), ("v", "rain-00"), ("v", "rain-01")])
-    assert np.array_equal(fit_timed(store, train, 5.0).item_vectors[1], fit_timed(store, train, 0.0).item_vectors[1])
+    assert np.array_equal(model.user_vector(), model.user_vectors(["stranger"])[0])
 
 
 def test_a_history_of_decades_can_be_fitted(store: FeatureStore) -> None:
     train = make_interactions(["u"] * 3, ["jazz-00", "jazz-01", "rain-00"], timestamps=np.array([0.0, 1e9, 1.7e9]))
-    model = fit_timed(store, train, 1.0)
+    model = quick(store, train)
     assert np.isfinite(model.user_vector("u")).all()
-    assert not {"jazz-00", "jazz-01", "rain-00"} & set(model.recommend("u", k=12)[0])
-
-
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("topic", "words"),
-    [("piano", "<b>Piano</b> music"), ("football", "FOOTBALL!"), ("baking", "baking bread"), ("围棋", "围棋大师比赛")],
-)
-def test_words_place_somebody_new_among_the_items(talker: Recommender, topic: str, words: str) -> None:
-    vector_D = talker.user_vector(text=words)
-    ids, _ = talker.recommend(vector_D, k=3)
-    assert [item.split("-")[0] for item in ids] == [topic] * 3
-    assert not np.allclose(vector_D, talker.user_vector())
-
-
-def test_words_and_history_together(talker: Recommender) -> None:
-    vector_D = talker.user_vector(history=["piano-0", "piano-1"], text="football")
-    ids, _ = talker.recommend(vector_D, k=8)
-    assert {item.split("-")[0] for item in ids[:8]} >= {"piano", "football"}
-    known = talker.recommend(talker.user_vector("u0", text="football"), k=8)[0]  # u0 likes the piano
-    assert {item.split("-")[0] for item in known} >= {"piano", "football"}
-
-
-def test_the_words_of_an_item_lie_by_the_item(talker: Recommender, tmp_path: Path) -> None:
-    """A new item and somebody who says its title meet in the same place."""
-    (tmp_path / "catalog.csv").write_text("item_id,title\nnew,piano for two hands\n")
-    (tmp_path / "words.yaml").write_text("text: {kind: hashed-ngrams}\n")
-    embed(tmp_path / "catalog.csv", tmp_path / "store", preset=str(tmp_path / "words.yaml"), workers=1)
-    talker.save(tmp_path / "model")
-    model = Recommender.load(tmp_path / "model")
-    by_words = model.user_vector(text="piano for two hands")
-    model.embed_items(FeatureStore(tmp_path / "store"), ["new"])
-    assert np.allclose(by_words, model.user_vector(history=["new"]), atol=1e-4)
-    assert {item.split("-")[0] for item in model.similar_items("new", k=3)[0]} == {"piano"}
-
-
-def test_words_survive_saving(talker: Recommender, tmp_path: Path) -> None:
-    talker.save(tmp_path / "model")
-    loaded = Recommender.load(tmp_path / "model")
-    assert np.allclose(loaded.user_vector(text="football"), talker.user_vector(text="football"), atol=1e-6)
-
-
-def change_encoder(folder: Path, **changes: object) -> Recommender:
-    """The model in a folder, with another record of its text encoder."""
-    about = json.loads((folder / "model.json").read_text())
-    about["encoders"]["text"].update(changes)
-    (folder / "model.json").write_text(json.dumps(about))
-    return Recommender.load(folder)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"spec": {"kind": "magic"}}, "unknown encoder kind 'magic'"),
-        ({"spec": {"kind": "sentence-transformer", "checkpoint": "/none"}}, "/none"),
-        ({"encoder_fingerprint": "another"}, "has changed since the items were embedded"),
-        ({"dim": 7}, "has changed since the items were embedded"),
-    ],
-)
-def test_words_need_the_encoder_of_the_items(
-    talker: Recommender, tmp_path: Path, changes: dict[str, object], words: str
-) -> None:
-    talker.save(tmp_path)
-    model = change_encoder(tmp_path, **changes)
-    with pytest.raises(ModelError, match=words):
-        model.user_vector(text="piano")
-    assert model.recommend("u0", k=3)[0].all()  # the rest does without
-
-
-def test_an_encoder_that_was_not_fingerprinted_is_trusted(talker: Recommender, tmp_path: Path) -> None:
-    talker.save(tmp_path)
-    model = change_encoder(tmp_path, encoder_fingerprint="")
-    assert np.allclose(model.user_vector(text="piano"), talker.user_vector(text="piano"), atol=1e-6)
-
-
-def test_an_encoder_that_fails_is_told(talker: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise EncoderError("no passages today")
-
-    talker.save(tmp_path)
-    monkeypatch.setattr("encoders.text.HashedNgrams.encode", fail)
-    with pytest.raises(ModelError, match="no passages today"):
-        Recommender.load(tmp_path).user_vector(text="piano")
-
-
-def test_long_and_strange_words(talker: Recommender) -> None:
-    for text in ("piano " * 2000, "🎹", "\x00piano", "a"):
-        assert np.isfinite(talker.user_vector(text=text)).all()
-
-
-def test_imported_vectors_of_text_have_no_encoder(tmp_path: Path) -> None:
-    (tmp_path / "items.csv").write_text("item_id\n" + "".join(f"i{k}\n" for k in range(6)))
-    np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=(6, 5)))
-    import_features(tmp_path / "items.csv", tmp_path / "store", {"text": tmp_path / "t.npy"})
-    model = fit_timed(FeatureStore(tmp_path / "store"), to_interactions([("u", "i0"), ("u", "i1")]), 0.0)
-    with pytest.raises(ModelError, match="imported text vectors: their encoder is not known"):
-        model.user_vector(text="piano")
-
-
-def test_thousands_at_once_are_fast(talker: Recommender) -> None:
-    users = [user for user in talker.user_ids for _ in range(100)]
-    talker.user_vectors(users[:10])
-    start = time.perf_counter()
-    vectors_UD = talker.user_vectors(users)
-    assert vectors_UD.shape == (4000, 16)
-    assert (time.perf_counter() - start) / len(users) < 1e-3
+    assert not {"jazz-00", "jazz-01", "rain-00"} & set(model.recommend("u", k=NUM_ITEMS)[0])
 
 
 def test_watched_users_are_told_apart_by_their_kind(tmp_path: Path) -> None:
@@ -299,3 +138,114 @@ def test_watched_users_are_told_apart_by_their_kind(tmp_path: Path) -> None:
     same_UU = np.equal.outer(np.arange(8) % 4, np.arange(8) % 4)
     cosines_UU = unit_UD @ unit_UD.T
     assert cosines_UU[same_UU].min() > cosines_UU[~same_UU].max()
+
+
+# --- live states ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_times", [True, False])
+def test_step_by_step_is_the_whole_history(store: FeatureStore, has_times: bool) -> None:
+    log = log_of(WEIGHTS, GAPS)
+    train = log if has_times else replace(log, timestamps=None)
+    model = quick(store, train)
+    assert log.timestamps is not None
+    by_step, batch = model.user_state(), model.user_vectors(["u"])[0]
+    for row in range(6):
+        moment = float(log.timestamps[row]) if has_times else None
+        by_step.add(log.item_ids[log.item_rows[row]], timestamp=moment, weight=float(log.weights[row]))
+    assert np.allclose(by_step.vector, batch, atol=1e-5) and len(by_step.seen_rows) == 6
+    assert by_step.vector.dtype == np.float32
+    assert np.allclose(model.user_state("u").vector, batch, atol=1e-5)
+
+
+def test_a_fitted_user_goes_on_from_their_last_moment(store: FeatureStore) -> None:
+    """The gap to a new interaction is that since the last one of the fit."""
+    log = log_of([1.0] * 6, GAPS)
+    shorter = log.select(np.array([0, 1, 2, 3, 4, 6, 7, 8, 9]))
+    model = quick(store, shorter)
+    whole = copy.deepcopy(model)
+    assert log.timestamps is not None
+    state = model.user_state("u").add(log.item_ids[log.item_rows[5]], timestamp=float(log.timestamps[5]))
+    by_step = whole.user_state()
+    for row in range(6):
+        by_step.add(log.item_ids[log.item_rows[row]], timestamp=float(log.timestamps[row]))
+    assert np.allclose(state.vector, by_step.vector, atol=1e-5)
+    later = whole.user_state("u").add(log.item_ids[log.item_rows[5]])  # without a time, none has passed
+    assert not np.allclose(later.vector, state.vector, atol=1e-5)
+
+
+def test_time_does_not_run_backwards(timed: Recommender) -> None:
+    forward, backward = (
+        timed.user_state().add("jazz-00", timestamp=100 * DAY).add("rain-00", timestamp=day * DAY) for day in (100, 3)
+    )
+    assert np.allclose(forward.vector, backward.vector)
+
+
+@pytest.mark.parametrize("kind", ["model", "timed"])
+@pytest.mark.parametrize("user", ["user00", "newcomer"])
+def test_what_a_named_user_does_counts_at_once(kind: str, user: str, request: pytest.FixtureRequest) -> None:
+    model = copy.deepcopy(request.getfixturevalue(kind))
+    before = model.recommend(user, k=NUM_ITEMS)[0]
+    best = before[0]
+    others = model.recommend(["user01", "stranger"], k=5)
+    state = model.user_state(user)
+    assert model.user_state(user) is state
+    assert np.allclose(model.user_vectors([user])[0], model.user_vector(user), atol=1e-5)
+    state.add(best).add("rain-07")
+    after = model.recommend(user, k=NUM_ITEMS)[0]
+    assert not {best, "rain-07"} & set(after) and set(after) | {best, "rain-07"} == set(before) | {""}
+    assert np.allclose(model.user_vectors([user])[0], state.vector, atol=1e-6)
+    assert np.allclose(model.user_vector(user), state.vector, atol=1e-6)
+    assert {best, "rain-07"} <= set(model.recommend(user, k=NUM_ITEMS, exclude_seen=False)[0])
+    assert model.recommend([user, "user01"], k=5)[0][1].tolist() == others[0][0].tolist()
+    for ours, theirs in zip(model.recommend(["user01", "stranger"], k=5), others, strict=True):
+        assert np.array_equal(ours, theirs)
+    for _ in range(3):
+        state.add("sport-00").add("sport-01")
+    assert {kind_of(item) for item in model.recommend(user, k=3)[0]} == {"sport"}
+
+
+def test_nobody_in_particular_is_forgotten(model: Recommender) -> None:
+    first, second = model.user_state(), model.user_state()
+    first.add("jazz-00")
+    assert first is not second and len(second.seen_rows) == 0
+    assert repr(first) == "UserState(1 interactions)"
+    assert np.allclose(first.vector, model.user_vector(history=["jazz-00"]), atol=1e-6)
+    assert "jazz-00" not in model.recommend(first, k=NUM_ITEMS)[0]
+    assert "jazz-00" in model.recommend("stranger", k=NUM_ITEMS)[0]
+
+
+def test_to_ask_for_a_vector_changes_no_state(model: Recommender) -> None:
+    model = copy.deepcopy(model)
+    state = model.user_state("user00").add("rain-03")
+    before, seen = state.vector.copy(), list(state.seen_rows)
+    grown = model.user_vector("user00", history=["chess-00", "chess-01"])
+    assert not np.allclose(grown, before)
+    assert np.array_equal(state.vector, before) and list(state.seen_rows) == seen
+    assert "chess-00" in model.recommend("user00", k=NUM_ITEMS)[0]
+    other = copy.copy(state).add("chess-00")
+    assert np.array_equal(state.vector, before) and list(state.seen_rows) == seen != list(other.seen_rows)
+
+
+def test_states_are_not_saved(model: Recommender, tmp_path: Path) -> None:
+    live = copy.deepcopy(model)
+    live.user_state("user00").add("rain-03")
+    live.user_state("newcomer").add("rain-03")
+    live.save(tmp_path / "model")
+    loaded = Recommender.load(tmp_path / "model")
+    assert np.allclose(loaded.user_vectors(["user00"]), model.user_vectors(["user00"]), atol=1e-6)
+    assert np.array_equal(loaded.user_vectors(["newcomer"])[0], loaded.user_vector())
+
+
+def test_live_states_do_not_count_in_evaluation(model: Recommender, pairs: Pairs) -> None:
+    live = copy.deepcopy(model)
+    for user in live.user_ids[:20]:
+        live.user_state(user).add("rain-03").add("chess-03")
+    assert live.evaluate(pairs[1], ks=[5]) == model.evaluate(pairs[1], ks=[5])
+
+
+def test_states_of_a_model_of_content(content: Recommender) -> None:
+    state = content.user_state().add("rain-00").add("rain-01", weight=-1).add("rain-02", weight=0)
+    vectors = dict(zip(*content.item_vectors, strict=True))
+    assert np.allclose(state.vector, (vectors["rain-00"] - vectors["rain-01"]) / 2, atol=1e-6)
+    assert not {"rain-00", "rain-01", "rain-02"} & set(content.recommend(state, k=NUM_ITEMS)[0])
