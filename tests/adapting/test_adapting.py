@@ -260,7 +260,7 @@ def taken(num_items, *users):
     return sp.csr_array(rows)
 
 
-class TestLessons:
+class TestTrainingBatches:
     def words(self, *rows, num_items):
         parts = {row: Parts(["a dog"], np.zeros(1, np.float32)) for row in rows}
         return CatalogMedia([f"i{row}" for row in range(num_items)], {"visual": {}, "text": parts})
@@ -273,7 +273,7 @@ class TestLessons:
 
     def test_companions_are_of_one_user_and_what_a_user_took_is_no_negative(self):
         media = self.words(*range(6), num_items=7)
-        users = [{0, 1, 2}, {2, 3}, {4, 6}]  # nobody took 5; 6 has no content, so that 4 has no companion
+        users = [{0, 1, 2}, {2, 3}, {4, 6}]  # nobody took 5; 6 has no content, so that 4 has no positive
         training_batches = TrainingBatches(media, taken(7, *map(list, users)), 2, 0)
         assert training_batches.rows.tolist() == [0, 1, 2, 3]
         for _ in range(20):
@@ -283,16 +283,16 @@ class TestLessons:
                     a != b and any({a, b} <= user for user in users) for a, b in zip(targets, positives, strict=True)
                 )
                 excluded = {(int(query), int(targets[other])) for query, other in batch.excluded}
-                for query, (target, companion) in enumerate(zip(targets, positives, strict=True)):
-                    if companion in targets:
-                        assert (query, companion) in excluded
+                for query, (target, positive) in enumerate(zip(targets, positives, strict=True)):
+                    if positive in targets:
+                        assert (query, positive) in excluded
                     assert (query, target) not in excluded
 
     def test_nothing_to_learn_from(self):
         media = self.words(0, 1, num_items=3)
         with pytest.raises(MMRecError, match="0 of 3 items have content in two of visual, text"):
             TrainingBatches(media, None, 2, 0)
-        with pytest.raises(MMRecError, match="no user took two items"):
+        with pytest.raises(MMRecError, match="no user interacted with two items"):
             TrainingBatches(media, taken(3, [0, 2], [1]), 2, 0)
 
 
