@@ -50,7 +50,7 @@ def _read_table(path: Path) -> pa.Table:
         table = reader(path)
     except FileNotFoundError:
         raise InteractionError(f"there is no file {path}") from None
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InteractionError(f"{path} cannot be read: {error}") from error
     if missing := [name for name in ("user_id", "item_id") if name not in table.column_names]:
         raise InteractionError(f"{path}: no column {' and '.join(missing)}; found {', '.join(table.column_names)}")
@@ -119,7 +119,7 @@ def _numbers(table: pa.Table, name: str, path: Path) -> NDArray[np.float64] | No
     if name not in table.column_names:
         return None
     try:
-        column = table[name].cast(pa.float64())
+        column = table[name].cast(pa.float64(), safe=False)  # whole numbers beyond 2^53 are rounded
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InteractionError(f"{path}: {name} must hold numbers: {error}") from None
     numbers: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64)

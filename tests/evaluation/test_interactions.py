@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from planted import pairs, random_interactions
 
 from mmrec.errors import InteractionError, LeakError
@@ -56,16 +59,185 @@ def test_dates_become_seconds(tmp_path: Path) -> None:
     assert interactions.user_ids == ("1",)
 
 
-def test_repeated_pairs_are_merged() -> None:
-    merged = make_interactions(
-        ["a", "a", "b", "a"],
-        ["x", "y", "x", "x"],
-        timestamps=np.array([5.0, 1, 2, 3]),
-        weights=np.array([1.0, 2, 3, 4]),
+def merged(
+    pairs_N: str, times: list[float] | None = None, weights: list[float] | None = None
+) -> list[tuple[str, float, float | None]]:
+    """Pairs of a user and an item, such as "ax by", once they are interactions: (pair, weight, time)."""
+    users, items = zip(*pairs_N.split(), strict=True)
+    made = make_interactions(
+        users,
+        items,
+        timestamps=None if times is None else np.array(times),
+        weights=None if weights is None else np.array(weights),
     )
-    assert merged.user_rows.tolist() == [0, 0, 1] and merged.item_rows.tolist() == [0, 1, 0]
-    assert merged.weights.tolist() == [5, 2, 3]
-    assert merged.timestamps is not None and merged.timestamps.tolist() == [5, 1, 2]
+    moments = [None] * len(made) if made.timestamps is None else made.timestamps.tolist()
+    names = [made.user_ids[u] + made.item_ids[i] for u, i in zip(made.user_rows, made.item_rows, strict=True)]
+    return list(zip(names, made.weights.tolist(), moments, strict=True))
+
+
+def test_a_repeated_pair_stands_where_it_occurred_last() -> None:
+    assert merged("ax ay bx ax", [5, 1, 2, 3], [1, 2, 3, 4]) == [("ax", 5, 5), ("ay", 2, 1), ("bx", 3, 2)]
+    assert merged("ax ay bx ax", [3, 1, 2, 5], [1, 2, 3, 4]) == [("ay", 2, 1), ("bx", 3, 2), ("ax", 5, 5)]
+    assert merged("ax ay ax ay ax") == [("ay", 2, None), ("ax", 3, None)]  # by row, where there are no times
+    assert merged("ax ay ax", [7, 7, 7]) == [("ay", 1, 7), ("ax", 2, 7)]  # and where they are equal
+    assert merged("ax ax ay", [7, 7, 1]) == [("ax", 2, 7), ("ay", 1, 1)]
+
+
+def test_weights_of_a_repeated_pair_add_up() -> None:
+    assert merged("ax ax", weights=[2.5, -1]) == [("ax", 1.5, None)]
+    assert merged("ax ax ax", weights=[1, -1, 0]) == [("ax", 0, None)]
+    assert merged("ax ax", weights=[1, -3]) == [("ax", -2, None)]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(0, 3), st.integers(-2, 2))),
+    timed=st.booleans(),
+)
+def test_merging_follows_a_plain_loop(rows: list[tuple[str, str, int, int]], timed: bool) -> None:
+    if not rows:
+        return
+    last: dict[str, tuple[float, int]] = {}
+    total: dict[str, float] = {}
+    for row, (user, item, moment, weight) in enumerate(rows):
+        place = (float(moment) if timed else 0.0, row)
+        last[user + item] = max(last.get(user + item, place), place)
+        total[user + item] = total.get(user + item, 0.0) + weight
+    expected = [
+        (pair, total[pair], last[pair][0] if timed else None) for pair in sorted(last, key=lambda pair: last[pair][1])
+    ]
+    times = [float(moment) for _, _, moment, _ in rows] if timed else None
+    found = merged(" ".join(u + i for u, i, _, _ in rows), times, [float(weight) for *_, weight in rows])
+    assert found == expected
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_weights_of_0_and_below_are_kept(tmp_path: Path, suffix: str) -> None:
+    path = write_columns(tmp_path / f"log.{suffix}", weight=[1.5, 0, -2])
+    interactions = read_interactions(path)
+    assert interactions.weights.tolist() == [1.5, 0, -2]
+    assert interactions.matrix().toarray().tolist() == [[1.5, 0, -2]]
+    if suffix != "jsonl":
+        write_interactions(interactions, path)
+        assert read_interactions(path).weights.tolist() == [1.5, 0, -2]
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+MOMENT = 1_700_000_000  # 2023-11-14T22:13:20Z
+
+
+def write_columns(path: Path, **columns: list[Any]) -> Path:
+    """A user's interactions with items 0, 1, 2, and more columns."""
+    length = len(next(iter(columns.values())))
+    rows = [
+        {"user_id": "u", "item_id": f"i{k}", **{name: values[k] for name, values in columns.items()}}
+        for k in range(length)
+    ]
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        path.write_text("\n".join(lines))
+    return path
+
+
+def times_of(path: Path) -> list[float]:
+    timestamps = read_interactions(path).timestamps
+    assert timestamps is not None
+    return timestamps.tolist()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(("unit", "name"), [(10**3, "milliseconds"), (10**6, "microseconds"), (10**9, "nanoseconds")])
+@pytest.mark.parametrize("kind", [int, float])
+def test_smaller_units_are_recognised_with_a_warning(
+    tmp_path: Path, suffix: str, unit: int, name: str, kind: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_columns(tmp_path / f"log.{suffix}", timestamp=[kind(MOMENT * unit), kind((MOMENT + 86_400) * unit)])
+    with caplog.at_level(logging.WARNING):
+        assert times_of(path) == pytest.approx([MOMENT, MOMENT + 86_400], abs=1e-3)
+    assert f"taken for {name}" in caplog.text and str(path) in caplog.text
+
+
+@pytest.mark.parametrize("moments", [[MOMENT, MOMENT + 1], [0, 5.5], [-(10**9), 10**10], [4e9, 9e10], [0, 0]])
+def test_seconds_are_taken_as_they_are(tmp_path: Path, moments: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert times_of(write_columns(tmp_path / "log.csv", timestamp=moments)) == moments
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("moments", [[MOMENT, MOMENT * 1000], [MOMENT * 10**6, MOMENT * 10**9]])
+def test_mixed_units_are_refused(tmp_path: Path, suffix: str, moments: list[int]) -> None:
+    path = write_columns(tmp_path / f"log.{suffix}", timestamp=moments)
+    with pytest.raises(InteractionError, match="timestamps of several units, from 1700000000"):
+        read_interactions(path)
+
+
+ISO = {
+    "with a Z": ["2023-11-14T22:13:20Z", "2023-11-15T22:13:20Z"],
+    "with a zone": ["2023-11-15T00:13:20+02:00", "2023-11-15T14:13:20-08:00"],
+    "without": ["2023-11-14T22:13:20", "2023-11-15T22:13:20"],
+    "with a blank": ["2023-11-14 22:13:20", "2023-11-15 22:13:20"],
+}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ISO)
+def test_dates_and_times_in_iso_8601(tmp_path: Path, suffix: str, kind: str) -> None:
+    path = write_columns(tmp_path / f"log.{suffix}", timestamp=ISO[kind])
+    assert times_of(path) == [MOMENT, MOMENT + 86_400]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_other_texts_of_times(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"log.{suffix}"
+    assert times_of(write_columns(path, timestamp=["2023-11-14", "2023-11-15"])) == [1_699_920_000, 1_700_006_400]
+    fractions = times_of(write_columns(path, timestamp=["2023-11-14T22:13:20.250Z", "2023-11-14T22:13:21.000Z"]))
+    assert fractions == [MOMENT + 0.25, MOMENT + 1]
+    assert times_of(write_columns(path, timestamp=[str(MOMENT), str(MOMENT + 1)])) == [MOMENT, MOMENT + 1]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    "moments",
+    [
+        ["2023-11-14T22:13:20Z", "yesterday"],
+        ["noon", "noon"],
+        ["2023-11-14T22:13:20Z", "2023-11-15T22:13:20"],
+        ["1700000000", "2023-11-15"],
+    ],
+)
+def test_texts_that_are_no_times_are_refused(tmp_path: Path, suffix: str, moments: list[str]) -> None:
+    path = write_columns(tmp_path / f"log.{suffix}", timestamp=moments)
+    with pytest.raises(InteractionError, match=f"ISO 8601, all alike; found '{moments[0]}'"):
+        read_interactions(path)
+
+
+@pytest.mark.parametrize("moments", [["2023-11-14", None], [None, "2023-11-14"], [MOMENT, None], [MOMENT * 1000, None]])
+def test_times_that_some_lack_are_refused(tmp_path: Path, moments: list[Any]) -> None:
+    for suffix in ("jsonl", "parquet"):
+        path = write_columns(tmp_path / f"log.{suffix}", timestamp=moments)
+        with pytest.raises(InteractionError, match=r"interaction \d has no finite timestamp"):
+            read_interactions(path)
+
+
+@pytest.mark.parametrize("mixed", [["2023-11-14", MOMENT], [MOMENT, "2023-11-14"], ["a", 2.5], [True, "x"]])
+@pytest.mark.parametrize("name", ["timestamp", "weight"])
+def test_json_of_several_kinds_is_refused(tmp_path: Path, name: str, mixed: list[Any]) -> None:
+    path = write_columns(tmp_path / "log.jsonl", **{name: mixed})
+    with pytest.raises(InteractionError, match=r"log\.jsonl"):
+        read_interactions(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    for suffix in ("csv", "jsonl"):
+        path = write_columns(tmp_path / f"log.{suffix}", timestamp=[MOMENT])
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert read_interactions(path).user_ids == ("u",) and times_of(path) == [MOMENT]
 
 
 def test_catalog_and_known_users_keep_their_rows() -> None:
@@ -92,8 +264,8 @@ def test_unknown_items_raise_or_are_dropped() -> None:
         ("user,item_id\na,b\n", "no column user_id"),
         ("user_id,item_id\na,\n", "1 interactions have no item_id, the first is number 1"),
         ("user_id,item_id\na,  \n", "no item_id"),
-        ("user_id,item_id,weight\na,b,-1\n", "not positive"),
-        ("user_id,item_id,weight\na,b,nan\n", "not positive"),
+        ("user_id,item_id,weight\na,b,nan\n", "1 weights are no finite numbers, the first is nan of interaction 1"),
+        ("user_id,item_id,weight\na,b,1\na,c,-inf\n", "no finite numbers, the first is -inf of interaction 2"),
         ("user_id,item_id,weight\na,b,heavy\n", "weight must hold numbers"),
         ("user_id,item_id,timestamp\na,b,1\na,c,\n", "interaction 2 has no finite timestamp"),
         ("user_id,item_id\na,b,c\n", "cannot be read"),
