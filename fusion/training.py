@@ -33,7 +33,7 @@ from fusion.validation import Holdout
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION_ITEMS = 20_000
+CALIBRATION_VALUES = 2**24
 
 
 def fit_ranking(
@@ -155,8 +155,9 @@ def _make_fusion(tokens: Tokens, config: FusionConfig) -> Fusion:
 def _sample(tokens: Tokens, config: FusionConfig) -> TokenTable:
     """Some of the items that have tokens, to measure features by."""
     there = tokens.there_I.nonzero().flatten().numpy()
-    if len(there) > CALIBRATION_ITEMS:
-        there = np.sort(np.random.default_rng(config.seed).choice(there, CALIBRATION_ITEMS, replace=False))
+    count = max(1, CALIBRATION_VALUES * len(tokens) // max(1, tokens.num_values))
+    if len(there) > count:
+        there = np.sort(np.random.default_rng(config.seed).choice(there, count, replace=False))
     return tokens.select(torch.from_numpy(there))
 
 
