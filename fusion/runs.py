@@ -15,6 +15,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from fusion.config import FitProgress, FitReport, FitStopped, FusionConfig, Hardware, TrainingError
@@ -35,7 +36,12 @@ def run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
         raise TrainingError(str(error)) from error
     resumed = checkpoint is not None and checkpoint.exists()
     logger.info("fitting %d examples on %s%s", task.num_examples, hardware.device, ", resumed" if resumed else "")
-    trainer.fit(task, task.batches(), ckpt_path=checkpoint if resumed else None, weights_only=False)
+    try:
+        trainer.fit(task, task.batches(), ckpt_path=checkpoint if resumed else None, weights_only=False)
+    except SIGTERMException:  # Lightning's own, of a signal that came between two steps
+        if hardware.should_stop is None or not hardware.should_stop():
+            raise
+        raise FitStopped(f"the fit was stopped in epoch {trainer.current_epoch + 1}") from None
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     best_epoch = trainer.current_epoch - 1

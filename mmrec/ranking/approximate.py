@@ -80,11 +80,16 @@ class ApproximateRanker(Ranker):
     def extended(self, vectors_BD: Floats, bias_B: Floats) -> ApproximateRanker:
         """A ranker of these items and, in the rows after them, of more, whose cells take them up.
 
-        The index is shared: the ranker that is extended ranks exactly from then on.
+        The index is shared: the ranker that is extended ranks exactly from then on. It is made anew where one of the
+        new items is longer than all before.
         """
         more = ApproximateRanker(*self._joined(vectors_BD, bias_B))
         more._index, more._recall, self._index = self._index, self._recall, None
-        if more._index is not None:
+        if more._index is not None and more._longest > self._longest:  # too long for the sphere of the others
+            num_probed = more._index.nprobe
+            more._index = _make_index(more._points(), 0)
+            more._index.nprobe = min(num_probed, more._index.nlist)
+        elif more._index is not None:
             more._index.add(more._points()[self.num_items :])
         return more
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from mmrec.errors import RankingError
-from mmrec.ranking.approximate import ApproximateRanker
+from mmrec.ranking.approximate import ApproximateRanker, neighbour_search
 from mmrec.ranking.ranker import Ranker
 
 faiss = pytest.importorskip("faiss")
@@ -87,6 +87,55 @@ def test_all_cells_find_everything(catalog) -> None:  # type: ignore[no-untyped-
     assert (ranker.top_k(users_UD, 20)[0] == Ranker(vectors_ID, bias_I).top_k(users_UD, 20)[0]).all()  # no index yet
     ranker.build(users_UD, recall=1.0)
     assert ranker.recall == 1.0
+
+
+def test_more_items_join_the_index(catalog, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    vectors_ID, bias_I, users_UD = catalog
+    first = ApproximateRanker(vectors_ID[:3000], bias_I[:3000])
+    first.build(users_UD, recall=0.9)
+    recall, before_UK = first.recall, first.top_k(users_UD, 20)[0]
+    ranker = first.extended(vectors_ID[3000:], bias_I[3000:])
+    exact = Ranker(vectors_ID, bias_I)
+    exact_UK, _ = exact.top_k(users_UD, 20)
+    rows_UK, scores_UK = ranker.top_k(users_UD, 20)
+    assert ranker.num_items == NUM_ITEMS and ranker.recall == recall and "index of recall" in repr(ranker)
+    assert (rows_UK >= 3000).any() and share(rows_UK, exact_UK) > 0.85
+    assert np.allclose(scores_UK.ravel(), exact.score(np.repeat(users_UD, 20, axis=0), rows_UK.ravel()))
+    assert "without an index" in repr(first) and share(before_UK, first.top_k(users_UD, 20)[0]) >= recall - 1e-6
+    late_I = np.arange(NUM_ITEMS) >= 3000
+    rows_UK, _ = ranker.top_k(users_UD, 20, allowed_I=late_I)
+    assert (rows_UK >= 3000).all()
+    ranker.save(tmp_path / "items.index")
+    again = ApproximateRanker(vectors_ID, bias_I)
+    again.load(tmp_path / "items.index")
+    assert (again.top_k(users_UD, 20)[0] == ranker.top_k(users_UD, 20)[0]).all()
+
+
+def test_items_longer_than_any_before_join_too(catalog) -> None:  # type: ignore[no-untyped-def]
+    vectors_ID, bias_I, users_UD = catalog
+    first = ApproximateRanker(vectors_ID, bias_I)
+    first.build(users_UD, recall=0.9)
+    ranker = first.extended(users_UD[:5] * 10, np.zeros(5, np.float32))
+    rows_UK, _ = ranker.top_k(users_UD[:5], 20)
+    assert all(NUM_ITEMS + user in rows_UK[user] for user in range(5))
+
+
+def test_without_an_index_more_items_are_ranked_exactly(catalog) -> None:  # type: ignore[no-untyped-def]
+    vectors_ID, bias_I, users_UD = catalog
+    for kind in (Ranker, ApproximateRanker):
+        ranker = kind(vectors_ID[:100], bias_I[:100]).extended(vectors_ID[100:], bias_I[100:])
+        assert type(ranker) is kind
+        for ours, theirs in zip(
+            ranker.top_k(users_UD, 20), Ranker(vectors_ID, bias_I).top_k(users_UD, 20), strict=True
+        ):
+            assert (ours == theirs).all()
+
+
+def test_neighbours_are_found_among_many(catalog) -> None:  # type: ignore[no-untyped-def]
+    vectors_ID, _, users_UD = catalog
+    places_UN = neighbour_search(vectors_ID)(users_UD, 10)
+    exact_UN, _ = Ranker(vectors_ID).top_k(users_UD, 10)
+    assert places_UN.shape == (NUM_USERS, 10) and share(places_UN, exact_UN) > 0.7
 
 
 def test_saved_and_loaded(catalog, ranker, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
