@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
         raise FitStopped(f"the fit was stopped in epoch {trainer.current_epoch + 1}") from None
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
+        with suppress(OSError):  # other fits may keep theirs there
+            checkpoint.parent.rmdir()
     best_epoch = trainer.current_epoch - 1
     if best is not None:
         best_epoch = best.restore(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +29,7 @@ COLD_QUANTILES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 ALIGNMENT_ITEMS = 1024
 
 
-class Task(L.LightningModule):
+class Task(L.LightningModule, ABC):
     """What both fits share: the catalog, the optimisers, the schedule, and the check of the loss."""
 
     def __init__(self, tokens: Tokens, config: FusionConfig) -> None:
@@ -37,20 +38,22 @@ class Task(L.LightningModule):
         self.automatic_optimization = False
         self.holdout: Holdout | None = None
 
+    @abstractmethod
     def batches(self) -> DataLoader[Any]:
         """The batches of an epoch; to make them changes nothing of what is drawn at random afterwards."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def num_examples(self) -> int:
-        raise NotImplementedError
+        """How many targets, or items, an epoch learns from."""
 
     def arrays(self) -> Iterator[NDArray[Any]]:
         """All that a fit learns from and is validated by."""
         yield from self.tokens.arrays()
 
+    @abstractmethod
     def loss(self, batch: Any) -> Tensor:
-        raise NotImplementedError
+        """The mean loss of a batch, a scalar."""
 
     def configure_optimizers(self) -> Any:
         sparse = {id(p) for p in self._sparse_parameters()}

@@ -20,7 +20,7 @@ SECONDS_PER_DAY = 86_400.0
 def to_histories(interactions: Interactions, order: str) -> Histories:
     """The histories of all users, in order by the rule that `order` names: "auto", "rows" or "none".
 
-    "auto": by timestamps, and in no order where there are none. Weights count by their sign alone: a positive one is an
+    "auto": by timestamps, and in no order where there are none; "rows": as they stand, whatever the timestamps. Weights count by their sign alone: a positive one is an
     interaction like any other, 0 is seen and not liked, which says nothing of what the user likes, and a negative one
     speaks against its item.
     """
@@ -31,7 +31,7 @@ def to_histories(interactions: Interactions, order: str) -> Histories:
         interactions.item_rows,
         len(interactions.user_ids),
         weights_N=np.sign(interactions.weights).astype(np.float32),
-        days_N=days_N if has_order else None,
+        days_N=days_N if order == "auto" else None,
         ordered=has_order,
     )
 

@@ -132,7 +132,7 @@ def test_same_seed_same_bytes_and_untouched_files(folder, tmp_path):
 
 
 def test_command_and_another_seed(folder, tmp_path):
-    script = Path(__file__).parents[1] / "scripts" / "make_sample_catalog.py"
+    script = Path(__file__).parents[2] / "scripts" / "make_sample_catalog.py"
     done = subprocess.run(
         [sys.executable, script, tmp_path / "new" / "sample", "--seed", "1"], capture_output=True, text=True, check=True
     )
