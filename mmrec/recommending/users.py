@@ -20,9 +20,9 @@ SECONDS_PER_DAY = 86_400.0
 def to_histories(interactions: Interactions, order: str) -> Histories:
     """The histories of all users, in order by the rule that `order` names: "auto", "rows" or "none".
 
-    "auto": by timestamps, and in no order where there are none; "rows": as they stand, whatever the timestamps. Weights count by their sign alone: a positive one is an
-    interaction like any other, 0 is seen and not liked, which says nothing of what the user likes, and a negative one
-    speaks against its item.
+    "auto": by timestamps, and in no order where there are none; "rows": as they stand, whatever the timestamps. Weights
+    count by their sign alone: a positive one is an interaction like any other, 0 is seen and not liked, which says
+    nothing of what the user likes, and a negative one speaks against its item.
     """
     has_order = order == "rows" or (order == "auto" and interactions.timestamps is not None)
     days_N = None if interactions.timestamps is None else interactions.timestamps / SECONDS_PER_DAY
