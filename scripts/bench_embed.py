@@ -177,27 +177,27 @@ def measure(name: str, catalog: Path, folder: Path, arguments: argparse.Namespac
     from mmrec.embedding import load_preset, load_preset_encoders
 
     preset = preset_file(name, folder)
-    panel = load_preset_encoders(load_preset(preset), device=arguments.device)
+    loaded = load_preset_encoders(load_preset(preset), device=arguments.device)
     items, limits = list(read_catalog(catalog).items()), DecodeLimits(workers=arguments.workers)
-    keep = arguments.sample or (len(items) if panel.device.type == "cuda" else 100)
+    keep = arguments.sample or (len(items) if loaded.device.type == "cuda" else 100)
     results = []
     for _ in range(arguments.rounds):
-        sample, decode = bare_decoding(items, panel, limits, keep=keep)
-        encode = bare_encoding(sample, panel)
-        fed = fed_job(sample, panel, encode, folder / "store")
+        sample, decode = bare_decoding(items, loaded, limits, keep=keep)
+        encode = bare_encoding(sample, loaded)
+        fed = fed_job(sample, loaded, encode, folder / "store")
         report, job = run_job(catalog, folder / "store", preset, arguments)
-        fed_bar = FED_BAR if panel.device.type == "cuda" else None
+        fed_bar = FED_BAR if loaded.device.type == "cuda" else None
         results.append(score(name, Costs(decode, encode, fed, job), report, fed_bar))
     return sorted(results, key=lambda result: result.efficiency)[len(results) // 2]
 
 
-def bare_decoding(items: list[Item], panel: PresetEncoders, limits: DecodeLimits, *, keep: int) -> tuple[Sample, Cost]:
+def bare_decoding(items: list[Item], loaded: PresetEncoders, limits: DecodeLimits, *, keep: int) -> tuple[Sample, Cost]:
     """Some of the decoded items, and what all of them cost; the start of the workers is in the processor time alone."""
     kept: Sample = []
     tasks = [Task(item) for item in items]
     warm_up = tasks[: 4 * limits.num_workers]
     cpu = cpu_seconds()
-    done = decode_items(warm_up + tasks, panel.frames, panel.sound, limits)
+    done = decode_items(warm_up + tasks, loaded.frames, loaded.sound, limits)
     for _ in warm_up:
         next(done)
     start = time.perf_counter()
@@ -208,16 +208,16 @@ def bare_decoding(items: list[Item], panel: PresetEncoders, limits: DecodeLimits
     return kept, Cost(seconds / len(items), (cpu_seconds() - cpu) / (len(items) + len(warm_up)))
 
 
-def bare_encoding(sample: Sample, panel: PresetEncoders) -> Cost:
+def bare_encoding(sample: Sample, loaded: PresetEncoders) -> Cost:
     """The encoders alone, in the job's threads, with full batches that wait for them."""
     from encoders.cuda_graphs import RUNS_BEFORE_RECORDING
     from mmrec.embedding import EncoderThreads
 
     def encode(modality: Any, batch: Any) -> None:
-        panel.encoders[modality].encode(batch).float().cpu().numpy()
+        loaded.encoders[modality].encode(batch).float().cpu().numpy()
 
-    with EncoderThreads(panel.device) as threads:
-        batches = [batch for modality in panel.encoders for batch in batches_of(modality, sample, panel, threads)]
+    with EncoderThreads(loaded.device) as threads:
+        batches = [batch for modality in loaded.encoders for batch in batches_of(modality, sample, loaded, threads)]
 
         def run(times: int) -> Cost:
             start, cpu, clips = time.perf_counter(), cpu_seconds(), times * len(sample)
@@ -226,32 +226,32 @@ def bare_encoding(sample: Sample, panel: PresetEncoders) -> Cost:
             return Cost((time.perf_counter() - start) / clips, (cpu_seconds() - cpu) / clips)
 
         # a shape is recorded on CUDA when it comes the third time
-        warm = run(RUNS_BEFORE_RECORDING + 1 if panel.device.type == "cuda" else 1)
-        return run(repeats_of(sample, warm, panel))
+        warm = run(RUNS_BEFORE_RECORDING + 1 if loaded.device.type == "cuda" else 1)
+        return run(repeats_of(sample, warm, loaded))
 
 
-def repeats_of(sample: Sample, cost: Cost, panel: PresetEncoders) -> int:
+def repeats_of(sample: Sample, cost: Cost, loaded: PresetEncoders) -> int:
     """How often to encode the sample, so that it takes long enough to be timed."""
-    return max(1, round(FED_SECONDS[panel.device.type] / (cost.seconds * len(sample))))
+    return max(1, round(FED_SECONDS[loaded.device.type] / (cost.seconds * len(sample))))
 
 
-def fed_job(sample: Sample, panel: PresetEncoders, encode: Cost, store: Path) -> Cost:
+def fed_job(sample: Sample, loaded: PresetEncoders, encode: Cost, store: Path) -> Cost:
     """The job without decoding, on as many clips as keep bare encoders busy for a while."""
     from mmrec.embedding import EmbedReport, Task, Writer, encoded
     from mmrec.store import FeatureStore
 
-    repeats = repeats_of(sample, encode, panel)
+    repeats = repeats_of(sample, encode, loaded)
     decoded = (
-        (Task(replace(item, item_id=f"{item.item_id} {number}"), panel.text(item), "", ""), media)
+        (Task(replace(item, item_id=f"{item.item_id} {number}"), loaded.text(item), "", ""), media)
         for number in range(repeats)
         for item, media in sample
     )
     report, target = EmbedReport(), FeatureStore(store, create=True)
     start, cpu = time.perf_counter(), cpu_seconds()
     with target.lock():
-        target.add_encoders(panel.records())
+        target.add_encoders(loaded.records())
         with Writer(target, target.keys(), report) as writer:
-            for features in encoded(decoded, panel, None, report):
+            for features in encoded(decoded, loaded, None, report):
                 writer.put(features)
     seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
     assert report.ok == repeats * len(sample), f"not all clips were embedded: {report}"
@@ -260,14 +260,14 @@ def fed_job(sample: Sample, panel: PresetEncoders, encode: Cost, store: Path) ->
 
 
 def batches_of(
-    modality: Any, sample: Sample, panel: PresetEncoders, threads: EncoderThreads
+    modality: Any, sample: Sample, loaded: PresetEncoders, threads: EncoderThreads
 ) -> Iterator[tuple[Any, Any]]:
     from mmrec.embedding import BATCH_SIZES
 
-    size = BATCH_SIZES[panel.device.type][modality]
+    size = BATCH_SIZES[loaded.device.type][modality]
     groups: dict[Any, list[Any]] = {}
     for item, media in sample:
-        for part in parts_of(modality, item, media, panel):
+        for part in parts_of(modality, item, media, loaded):
             groups.setdefault(getattr(part, "shape", None), []).append(part)
     for group in groups.values():
         for at in range(0, len(group), size):
@@ -275,10 +275,10 @@ def batches_of(
             yield modality, batch if modality == "text" else threads.stacked(batch)
 
 
-def parts_of(modality: Any, item: Item, media: DecodedMedia, panel: PresetEncoders) -> list[Any]:
+def parts_of(modality: Any, item: Item, media: DecodedMedia, loaded: PresetEncoders) -> list[Any]:
     if modality == "visual":
         return [] if media.frames_TFHWC is None else list(media.frames_TFHWC)
-    return media.windows if modality == "audio" else [panel.text(item)]
+    return media.windows if modality == "audio" else [loaded.text(item)]
 
 
 def run_job(catalog: Path, store: Path, preset: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], Cost]:

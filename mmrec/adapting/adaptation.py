@@ -95,16 +95,16 @@ def adapt(
     start = time.perf_counter()
     _check_options(train, rank, epochs, batch_size, learning_rate)
     folder = _empty_folder(out)
-    panel = load_preset_encoders(load_preset(preset), device=device, precision="float32", allow_pickle=allow_pickle)
-    _refuse_what_cannot_be_adapted(panel, train)
+    loaded = load_preset_encoders(load_preset(preset), device=device, precision="float32", allow_pickle=allow_pickle)
+    _refuse_what_cannot_be_adapted(loaded, train)
     manifest = read_catalog(catalog, media_root=media_root)
-    media = decode_catalog(manifest.items(), panel, limits or DecodeLimits(), memory_bytes)
+    media = decode_catalog(manifest.items(), loaded, limits or DecodeLimits(), memory_bytes)
     interactions_UI = None if interactions is None else read_catalog_interactions(interactions, media.item_ids).matrix()
     training_batches = TrainingBatches(media, interactions_UI, batch_size, seed)
     torch.manual_seed(seed)
     try:
-        trainables = _trainables(panel, media, train, rank)
-        trainer = _Trainer(panel, media, trainables, learning_rate or LEARNING_RATES[train], seed)
+        trainables = _trainables(loaded, media, train, rank)
+        trainer = _Trainer(loaded, media, trainables, learning_rate or LEARNING_RATES[train], seed)
         trainer.fit_fusion(training_batches)
         losses = []
         for epoch in range(1, epochs + 1):
@@ -114,7 +114,7 @@ def adapt(
     except torch.OutOfMemoryError as error:
         raise MMRecError(f"the device ran out of memory; a smaller encoder or device 'cpu' may do: {error}") from error
     return AdaptReport(
-        preset=_write(folder, panel, trainables),
+        preset=_write(folder, loaded, trainables),
         catalog_items=manifest.num_items,
         items=len(training_batches.rows),
         reasons=dict(sorted(media.reasons.items())),
@@ -145,16 +145,16 @@ def _empty_folder(out: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _refuse_what_cannot_be_adapted(panel: PresetEncoders, train: Train) -> None:
-    tunable = [modality for modality, encoder in panel.encoders.items() if isinstance(encoder, Tunable)]
+def _refuse_what_cannot_be_adapted(loaded: PresetEncoders, train: Train) -> None:
+    tunable = [modality for modality, encoder in loaded.encoders.items() if isinstance(encoder, Tunable)]
     if not tunable:
-        kinds = ", ".join(spec.kind for spec in panel.specs.values())
-        raise EncoderError(f"preset {panel.preset.name!r} has no encoder with weights to adapt, only {kinds}")
+        kinds = ", ".join(spec.kind for spec in loaded.specs.values())
+        raise EncoderError(f"preset {loaded.preset.name!r} has no encoder with weights to adapt, only {kinds}")
     for modality in tunable:
-        if train == "adapters" and panel.specs[modality].options.get("adapter"):
+        if train == "adapters" and loaded.specs[modality].options.get("adapter"):
             raise EncoderError(
-                f"the {modality} encoder of preset {panel.preset.name!r} has an adapter already and can have only one: "
-                "start from a preset without it, or train all weights"
+                f"the {modality} encoder of preset {loaded.preset.name!r} has an adapter already and can have only "
+                "one: start from a preset without it, or train all weights"
             )
 
 
@@ -171,11 +171,11 @@ class _TrainableEncoder:
 
 
 def _trainables(
-    panel: PresetEncoders, media: CatalogMedia, train: Train, rank: int
+    loaded: PresetEncoders, media: CatalogMedia, train: Train, rank: int
 ) -> dict[Modality, _TrainableEncoder]:
     trainables = {}
     for modality in media.modalities:
-        encoder = panel.encoders[modality]
+        encoder = loaded.encoders[modality]
         if isinstance(encoder, Tunable):
             example = next(iter(media.parts[modality].values())).data[:1]
             try:
@@ -217,17 +217,17 @@ class _Trainer:
 
     def __init__(
         self,
-        panel: PresetEncoders,
+        loaded: PresetEncoders,
         media: CatalogMedia,
         trainables: Mapping[Modality, _TrainableEncoder],
         learning_rate: float,
         seed: int,
     ) -> None:
-        self._panel, self._material, self._trainables = panel, media, trainables
+        self._loaded, self._media, self._trainables = loaded, media, trainables
         self._random = np.random.default_rng(seed)
         encoder_parameters = [p for trainable in trainables.values() for p in trainable.parameters]
         self._device = encoder_parameters[0].device
-        self._fusion = CrossModalFusion({m: panel.encoders[m].dim for m in media.modalities}).to(self._device)
+        self._fusion = CrossModalFusion({m: loaded.encoders[m].dim for m in media.modalities}).to(self._device)
         self._frozen = {m: self._vectors_of(m) for m in media.modalities if m not in trainables}
         groups = [
             {"params": encoder_parameters, "lr": learning_rate},
@@ -238,15 +238,15 @@ class _Trainer:
 
     def _vectors_of(self, modality: Modality) -> dict[int, Parts]:
         """What an encoder that is not trained makes of all items."""
-        encoder = self._panel.encoders[modality]
+        encoder = self._loaded.encoders[modality]
         return {
             row: Parts(list(encoder.encode(_stacked(own.data))), own.times_T)
-            for row, own in self._material.parts[modality].items()
+            for row, own in self._media.parts[modality].items()
         }
 
     def fit_fusion(self, training_batches: TrainingBatches) -> None:
         """Fit the fusion to the encoders as they are, so that its first guesses do not lead them astray."""
-        rows = np.arange(len(self._material.item_ids))
+        rows = np.arange(len(self._media.item_ids))
         chosen = self._choose(rows)
         table = _padded({m: self._encode(m, own) for m, own in chosen.items()}, chosen, len(rows))
         self._fusion.calibrate(table.tokens, table.masks)
@@ -280,11 +280,11 @@ class _Trainer:
 
     def _choose(self, rows: NDArray[np.int64]) -> dict[Modality, _Chosen]:
         """Some parts of each item by modality, in their order."""
-        chosen = {m: self._choose_of(m, rows) for m in self._material.modalities}
+        chosen = {m: self._choose_of(m, rows) for m in self._media.modalities}
         return {modality: own for modality, own in chosen.items() if own.parts}
 
     def _choose_of(self, modality: Modality, rows: NDArray[np.int64]) -> _Chosen:
-        source = self._frozen.get(modality, self._material.parts[modality])
+        source = self._frozen.get(modality, self._media.parts[modality])
         data: list[Any] = []
         items: list[int] = []
         places: list[int] = []
@@ -303,7 +303,7 @@ class _Trainer:
     def _encode(self, modality: Modality, chosen: _Chosen) -> Tensor:
         if modality in self._frozen:
             return torch.stack(chosen.parts)
-        vectors_ND = torch.empty(len(chosen.parts), self._panel.encoders[modality].dim, device=self._device)
+        vectors_ND = torch.empty(len(chosen.parts), self._loaded.encoders[modality].dim, device=self._device)
         for rows, batch in chosen.chunks(PARTS_AT_ONCE[modality]):
             vectors_ND[rows] = self._trainables[modality].encoder.forward(batch)
         return vectors_ND
@@ -341,18 +341,18 @@ def _padded(vectors: Mapping[Modality, Tensor], chosen: Mapping[Modality, _Chose
     return TokenTable(tokens, masks, times)
 
 
-def _write(folder: Path, panel: PresetEncoders, trainables: Mapping[Modality, _TrainableEncoder]) -> Path:
+def _write(folder: Path, loaded: PresetEncoders, trainables: Mapping[Modality, _TrainableEncoder]) -> Path:
     """The adapters or checkpoints, and then the preset that names them."""
     values: dict[str, Any] = {
-        "summary": f"{panel.preset.name}, adapted",
-        "frames": dataclasses.asdict(panel.preset.frames),
-        "sound": dataclasses.asdict(panel.preset.sound),
-        "text_template": panel.preset.text_template,
+        "summary": f"{loaded.preset.name}, adapted",
+        "frames": dataclasses.asdict(loaded.preset.frames),
+        "sound": dataclasses.asdict(loaded.preset.sound),
+        "text_template": loaded.preset.text_template,
     }
     path = folder / "preset.yaml"
     try:
-        for modality in panel.encoders:
-            values[modality] = _write_encoder(panel, modality, trainables.get(modality), folder / modality)
+        for modality in loaded.encoders:
+            values[modality] = _write_encoder(loaded, modality, trainables.get(modality), folder / modality)
         path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     except OSError as error:
         raise MMRecError(f"{folder} cannot be written: {error}") from error
@@ -360,10 +360,10 @@ def _write(folder: Path, panel: PresetEncoders, trainables: Mapping[Modality, _T
 
 
 def _write_encoder(
-    panel: PresetEncoders, modality: Modality, trainable: _TrainableEncoder | None, folder: Path
+    loaded: PresetEncoders, modality: Modality, trainable: _TrainableEncoder | None, folder: Path
 ) -> dict[str, Any]:
     """Write what was trained of an encoder; what a preset says of it."""
-    spec = panel.specs[modality].as_dict()
+    spec = loaded.specs[modality].as_dict()
     for name in {"checkpoint", "pretrained", "adapter"} & set(spec):
         spec[name] = _wherever_named(spec[name])
     if trainable is None:

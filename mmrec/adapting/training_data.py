@@ -59,18 +59,18 @@ class _Task:
 
 
 def decode_catalog(
-    items: Iterable[Item], panel: PresetEncoders, limits: DecodeLimits, memory_bytes: int
+    items: Iterable[Item], loaded: PresetEncoders, limits: DecodeLimits, memory_bytes: int
 ) -> CatalogMedia:
     """Decode all media once. Raises `MMRecError` where frames and windows take more than `memory_bytes`."""
     tasks = [_Task(item, row) for row, item in enumerate(items)]
-    media = CatalogMedia([task.item.item_id for task in tasks], {modality: {} for modality in panel.encoders})
+    media = CatalogMedia([task.item.item_id for task in tasks], {modality: {} for modality in loaded.encoders})
     used_bytes = 0
-    for done, (task, decoded) in enumerate(decode_items(tasks, panel.frames, panel.sound, limits), start=1):
-        for modality, parts in _parts_of(task.item, decoded, panel):
+    for done, (task, decoded) in enumerate(decode_items(tasks, loaded.frames, loaded.sound, limits), start=1):
+        for modality, parts in _parts_of(task.item, decoded, loaded):
             media.parts[modality][task.row] = parts
             used_bytes += sum(part.nbytes for part in parts.data if isinstance(part, np.ndarray))
         problems = {"visual": decoded.visual_problem, "audio": decoded.audio_problem}
-        media.reasons.update(p.reason.value for m, p in problems.items() if p is not None and m in panel.encoders)
+        media.reasons.update(p.reason.value for m, p in problems.items() if p is not None and m in loaded.encoders)
         if used_bytes > memory_bytes:
             raise MMRecError(
                 f"the media of {done} of {len(tasks)} items take more than {memory_bytes / 2**30:.3g} GiB: adapt to a "
@@ -79,13 +79,13 @@ def decode_catalog(
     return media
 
 
-def _parts_of(item: Item, media: DecodedMedia, panel: PresetEncoders) -> Iterator[tuple[Modality, Parts]]:
+def _parts_of(item: Item, media: DecodedMedia, loaded: PresetEncoders) -> Iterator[tuple[Modality, Parts]]:
     if media.frames_TFHWC is not None:
         yield "visual", Parts(list(media.frames_TFHWC), _middles(media.frame_spans))
     if media.windows:
         yield "audio", Parts(media.windows, _middles(media.window_spans))
-    if "text" in panel.encoders and (text := panel.text(item)):
-        passages = cast("TextEncoder", panel.encoders["text"]).passages(text)
+    if "text" in loaded.encoders and (text := loaded.text(item)):
+        passages = cast("TextEncoder", loaded.encoders["text"]).passages(text)
         yield "text", Parts(passages, np.zeros(len(passages), np.float32))
 
 

@@ -157,21 +157,21 @@ def embed(
     if batch_size is not None and batch_size < 1:
         raise MMRecError(f"the batch size is {batch_size}: expected 1 or more")
     manifest = read_catalog(catalog, media_root=media_root)
-    panel = load_preset_encoders(load_preset(preset), device=device, precision=precision, allow_pickle=allow_pickle)
-    report = EmbedReport(items=manifest.num_items, encoders=_describe(panel), workers=limits.num_workers)
+    loaded = load_preset_encoders(load_preset(preset), device=device, precision=precision, allow_pickle=allow_pickle)
+    report = EmbedReport(items=manifest.num_items, encoders=_describe(loaded), workers=limits.num_workers)
     report.stage_seconds["start"] = time.perf_counter() - start
     target = FeatureStore(store, create=True)
     if progress is not None:
         progress(report)
     with target.lock():
-        target.add_encoders(panel.records())
+        target.add_encoders(loaded.records())
         keys = target.keys()
         reading = _Reading(manifest)
         with Writer(target, keys, report) as writer:
-            tasks = _unfinished(reading.items(), panel, keys, writer, report, retry_failed=retry_failed)
+            tasks = _unfinished(reading.items(), loaded, keys, writer, report, retry_failed=retry_failed)
             with (
-                closing(decode_items(tasks, panel.frames, panel.sound, limits)) as decoded,
-                closing(encoded(decoded, panel, batch_size, report)) as finished,
+                closing(decode_items(tasks, loaded.frames, loaded.sound, limits)) as decoded,
+                closing(encoded(decoded, loaded, batch_size, report)) as finished,
             ):
                 for features in finished:
                     writer.put(features)
@@ -187,8 +187,8 @@ def embed(
     return report
 
 
-def _describe(panel: PresetEncoders) -> dict[str, dict[str, Any]]:
-    return {r.modality: {"name": r.name, "dim": r.dim, "fingerprint": r.fingerprint} for r in panel.records()}
+def _describe(loaded: PresetEncoders) -> dict[str, dict[str, Any]]:
+    return {r.modality: {"name": r.name, "dim": r.dim, "fingerprint": r.fingerprint} for r in loaded.records()}
 
 
 class _Reading:
@@ -234,7 +234,7 @@ class Task:
 
 def _unfinished(
     items: Iterable[Item],
-    panel: PresetEncoders,
+    loaded: PresetEncoders,
     keys: StoredKeys,
     writer: Writer,
     report: EmbedReport,
@@ -243,8 +243,8 @@ def _unfinished(
 ) -> Iterator[Task]:
     """The items that the store does not hold as they are now."""
     for item in items:
-        text = panel.text(item)
-        content_key = _digest(_media_state(item), text, sorted(panel.fingerprints.items()))
+        text = loaded.text(item)
+        content_key = _digest(_media_state(item), text, sorted(loaded.fingerprints.items()))
         catalog_key = _digest(item.title, item.description, item.tags, item.language, sorted(item.metadata.items()))
         difference = keys.compare(item.item_id, content_key, catalog_key)
         if difference in {"new", "changed"} or (retry_failed and keys.worth_retrying(item.item_id)):
@@ -272,7 +272,7 @@ def _media_state(item: Item) -> Any:
 
 
 def encoded(
-    decoded: Iterator[tuple[Task, DecodedMedia]], panel: PresetEncoders, batch_size: int | None, report: EmbedReport
+    decoded: Iterator[tuple[Task, DecodedMedia]], loaded: PresetEncoders, batch_size: int | None, report: EmbedReport
 ) -> Generator[Features, None, None]:
     """Encode what was decoded, in full batches across items; yields each item as it is finished.
 
@@ -286,9 +286,9 @@ def encoded(
     rain Tokens(1 x 1024)
     wind Tokens(1 x 1024)
     """
-    with EncoderThreads(panel.device) as threads:
+    with EncoderThreads(loaded.device) as threads:
         report.encoder_threads = threads.count
-        packer = Packer(panel, batch_size, threads, report.stage_seconds)
+        packer = Packer(loaded, batch_size, threads, report.stage_seconds)
         for task, media in _timed(decoded, report):
             report.stage_seconds["decode"] += media.decode_seconds
             features = Features(

@@ -67,11 +67,11 @@ class Packer:
     """
 
     def __init__(
-        self, panel: PresetEncoders, batch_size: int | None, threads: EncoderThreads, stage_seconds: dict[str, float]
+        self, loaded: PresetEncoders, batch_size: int | None, threads: EncoderThreads, stage_seconds: dict[str, float]
     ) -> None:
-        self._panel, self._threads = panel, threads
-        defaults = BATCH_SIZES[panel.device.type]
-        self._sizes = {modality: batch_size or defaults[modality] for modality in panel.encoders}
+        self._loaded, self._threads = loaded, threads
+        defaults = BATCH_SIZES[loaded.device.type]
+        self._sizes = {modality: batch_size or defaults[modality] for modality in loaded.encoders}
         self._groups: dict[tuple[Modality, Any], list[_Part]] = {}
         self._since: dict[tuple[Modality, Any], float] = {}
         self._running: dict[Future[_Encoded], int] = {}
@@ -117,15 +117,15 @@ class Packer:
         self._note_unwanted(draft, "audio")
 
     def _take_text(self, draft: _Draft, text: str) -> None:
-        if text and "text" in self._panel.encoders:
-            passages = cast("TextEncoder", self._panel.encoders["text"]).passages(text)
+        if text and "text" in self._loaded.encoders:
+            passages = cast("TextEncoder", self._loaded.encoders["text"]).passages(text)
             self._take(draft, "text", passages, [(0.0, 0.0)] * len(passages))
         elif not text:
             draft.features.problems["text"] = Problem(Reason.NO_TEXT, "the row has no title, description or tags")
         self._note_unwanted(draft, "text")
 
     def _note_unwanted(self, draft: _Draft, modality: Modality) -> None:
-        if modality not in self._panel.encoders:
+        if modality not in self._loaded.encoders:
             draft.features.problems[modality] = Problem(Reason.NOT_WANTED, "the preset has no encoder for it")
 
     def _take(
@@ -180,7 +180,7 @@ class Packer:
             part.draft.vectors[modality][part.place] = vector_D
             part.draft.outstanding -= 1
             if part.draft.outstanding == 0:
-                yield _finish(part.draft, self._panel)
+                yield _finish(part.draft, self._loaded)
 
     def _encode_timed(self, modality: Modality, parts: list[_Part]) -> _Encoded:
         start = time.perf_counter()
@@ -195,7 +195,7 @@ class Packer:
         half = len(parts) // 2
         if len(parts) > self._sizes[modality]:
             return np.concatenate([self._encode(modality, parts[:half]), self._encode(modality, parts[half:])])
-        encoder: Encoder = self._panel.encoders[modality]
+        encoder: Encoder = self._loaded.encoders[modality]
         batch = [part.data for part in parts]
         try:
             vectors_ND = encoder.encode(batch if modality == "text" else self._threads.stacked(batch))
@@ -218,7 +218,7 @@ def _size(data: Any) -> int:
     return int(data.nbytes) if isinstance(data, np.ndarray) else len(data)
 
 
-def _finish(draft: _Draft, panel: PresetEncoders) -> Features:
+def _finish(draft: _Draft, loaded: PresetEncoders) -> Features:
     features = draft.features
     for modality, vectors in draft.vectors.items():
         matrix_TD = np.stack([vector for vector in vectors if vector is not None])
@@ -229,5 +229,5 @@ def _finish(draft: _Draft, panel: PresetEncoders) -> Features:
             features.problems[modality] = Problem(Reason.NOT_FINITE, detail)
         if finite_T.any():
             features.tokens[modality] = Tokens(matrix_TD[finite_T], draft.spans[modality][finite_T])
-            features.fingerprints[modality] = panel.fingerprints[modality]
+            features.fingerprints[modality] = loaded.fingerprints[modality]
     return features

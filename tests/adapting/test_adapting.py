@@ -66,7 +66,7 @@ def write_preset(path, **encoders):
 
 
 @pytest.fixture
-def panel(preset):
+def loaded(preset):
     return load_preset_encoders(load_preset(preset), device="cpu", precision="float32")
 
 
@@ -84,10 +84,10 @@ def make_material(num_items=8, seed=0):
     return CatalogMedia([f"i{row}" for row in range(num_items)], {"visual": visual, "audio": audio, "text": text})
 
 
-def make_trainer(panel, media, seed=0, **options):
+def make_trainer(loaded, media, seed=0, **options):
     torch.manual_seed(seed)
-    trainables = adaptation._trainables(panel, media, "adapters", 2)
-    return adaptation._Trainer(panel, media, trainables, options.get("learning_rate", 5e-3), seed), trainables
+    trainables = adaptation._trainables(loaded, media, "adapters", 2)
+    return adaptation._Trainer(loaded, media, trainables, options.get("learning_rate", 5e-3), seed), trainables
 
 
 @pytest.fixture(scope="module")
@@ -160,25 +160,25 @@ def test_the_command_trains_all_weights(catalog, preset, tmp_path, capsys):
 
 
 class TestTraining:
-    def test_the_saved_adapters_give_the_trained_vectors(self, panel, tmp_path):
+    def test_the_saved_adapters_give_the_trained_vectors(self, loaded, tmp_path):
         media = make_material()
-        trainer, trainables = make_trainer(panel, media)
+        trainer, trainables = make_trainer(loaded, media)
         training_batches = TrainingBatches(media, None, 8, 0)
         trainer.fit_fusion(training_batches)
         for epoch in range(4):
             trainer.run_epoch(training_batches, epoch)
         new = load_preset_encoders(
-            load_preset(adaptation._write(tmp_path, panel, trainables)), device="cpu", precision="float32"
+            load_preset(adaptation._write(tmp_path, loaded, trainables)), device="cpu", precision="float32"
         )
-        for modality, encoder in panel.encoders.items():
+        for modality, encoder in loaded.encoders.items():
             batch = adaptation._stacked(media.parts[modality][1].data)
             torch.testing.assert_close(new.encoders[modality].encode(batch), encoder.encode(batch), atol=1e-4, rtol=0)
 
-    def test_the_encoders_learn(self, panel, monkeypatch):
+    def test_the_encoders_learn(self, loaded, monkeypatch):
         """Beside a fusion that stays as it is."""
         monkeypatch.setattr(adaptation, "FUSION_EPOCHS", 2)
         media = make_material(6)
-        trainer, _ = make_trainer(panel, media, learning_rate=1e-3)
+        trainer, _ = make_trainer(loaded, media, learning_rate=1e-3)
         training_batches = TrainingBatches(media, None, 6, 0)
         trainer.fit_fusion(training_batches)
         trainer._fusion.eval()
@@ -186,25 +186,25 @@ class TestTraining:
         losses = [trainer.run_epoch(training_batches, epoch) for epoch in range(12)]
         assert losses[-1] < 0.9 * losses[0], losses
 
-    def test_the_gradient_is_that_of_one_pass(self, panel, monkeypatch):
+    def test_the_gradient_is_that_of_one_pass(self, loaded, monkeypatch):
         """Whatever goes through the encoders at once: the same weights after a step as by plain backpropagation."""
         media = make_material(4)
 
         def weights_after_a_step(**parts_at_once):
             monkeypatch.setattr(adaptation, "PARTS_AT_ONCE", parts_at_once)
-            return self.gradients(panel_of(panel), media)
+            return self.gradients(panel_of(loaded), media)
 
         def panel_of(old):
             return load_preset_encoders(old.preset, device="cpu", precision="float32")
 
         cached = weights_after_a_step(visual=2, audio=1, text=3)
-        whole = self.gradients(panel_of(panel), media, cached=False)
+        whole = self.gradients(panel_of(loaded), media, cached=False)
         assert cached.keys() == whole.keys()
         for name, gradient in whole.items():
             torch.testing.assert_close(cached[name], gradient, atol=1e-6, rtol=1e-3)
 
-    def gradients(self, panel, media, *, cached=True):
-        trainer, trainables = make_trainer(panel, media)
+    def gradients(self, loaded, media, *, cached=True):
+        trainer, trainables = make_trainer(loaded, media)
         trainer._fusion.eval()  # no dropout
         for trainable in trainables.values():  # an adapter that is zero would hide half of its gradient
             for p in trainable.parameters:
@@ -218,7 +218,7 @@ class TestTraining:
                 trainer._step(batch, 1)
             else:
                 chosen = trainer._choose(batch.rows)
-                vectors = {m: adapting_vectors(panel, m, own) for m, own in chosen.items()}
+                vectors = {m: adapting_vectors(loaded, m, own) for m, own in chosen.items()}
                 trainer._loss(adaptation._padded(vectors, chosen, len(batch.rows)), batch).backward()
         return {
             f"{m} {name}": p.grad
@@ -229,27 +229,27 @@ class TestTraining:
 
     def test_one_seed_one_result(self, preset):
         def losses(seed):
-            panel = load_preset_encoders(load_preset(preset), device="cpu", precision="float32")
+            loaded = load_preset_encoders(load_preset(preset), device="cpu", precision="float32")
             media = make_material()
-            trainer, _ = make_trainer(panel, media, seed)
+            trainer, _ = make_trainer(loaded, media, seed)
             training_batches = TrainingBatches(media, None, 4, seed)
             trainer.fit_fusion(training_batches)
             return [trainer.run_epoch(training_batches, epoch) for epoch in range(2)]
 
         assert losses(0) == losses(0) != losses(1)
 
-    def test_a_loss_that_is_not_finite_stops(self, panel):
+    def test_a_loss_that_is_not_finite_stops(self, loaded):
         media = make_material()
-        trainer, _ = make_trainer(panel, media, learning_rate=1e20)
+        trainer, _ = make_trainer(loaded, media, learning_rate=1e20)
         training_batches = TrainingBatches(media, None, 8, 0)
         with pytest.raises(MMRecError, match=r"the loss became .*lower the learning rate"):
             for epoch in range(5):
                 trainer.run_epoch(training_batches, epoch)
 
 
-def adapting_vectors(panel, modality, chosen):
+def adapting_vectors(loaded, modality, chosen):
     """The vectors of parts, one by one, with gradients."""
-    return torch.cat([panel.encoders[modality].forward(adaptation._stacked([part])) for part in chosen.parts])
+    return torch.cat([loaded.encoders[modality].forward(adaptation._stacked([part])) for part in chosen.parts])
 
 
 def taken(num_items, *users):
@@ -323,10 +323,10 @@ class TestBadInput:
         with pytest.raises(EncoderError, match="no encoder with weights to adapt, only descriptors, hashed-ngrams"):
             adapt(catalog, preset=preset, out=tmp_path / "out", device="cpu")
 
-    def test_an_adapter_on_an_adapter(self, catalog, panel, tmp_path):
+    def test_an_adapter_on_an_adapter(self, catalog, loaded, tmp_path):
         media = make_material(2)
-        _, trainables = make_trainer(panel, media)
-        path = adaptation._write(tmp_path, panel, trainables)
+        _, trainables = make_trainer(loaded, media)
+        path = adaptation._write(tmp_path, loaded, trainables)
         with pytest.raises(EncoderError, match="has an adapter already"):
             adapt(catalog, preset=path, out=tmp_path / "out", device="cpu")
 

@@ -102,7 +102,7 @@ def test_a_preset_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_preset(tmp_path / "none.yaml")
 
 
-# --- what a panel makes of a preset -----------------------------------------------------------------------------------
+# --- what loading makes of a preset -----------------------------------------------------------------------------------
 
 
 def test_unknown_encoders_and_options_are_refused(tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ def test_unknown_encoders_and_options_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_template_makes_the_text(tmp_path: Path) -> None:
-    panel = load_preset_encoders(load_preset(yaml_file(tmp_path, TEXT_ONLY)))
+    loaded = load_preset_encoders(load_preset(yaml_file(tmp_path, TEXT_ONLY)))
     item = Item(item_id="a", title="  狗\tbarks ", tags=("pets", "x|y"))
-    assert panel.text(item) == "狗 barks\npets, x|y"
-    assert panel.text(Item(item_id="a", language="en")) == ""
+    assert loaded.text(item) == "狗 barks\npets, x|y"
+    assert loaded.text(Item(item_id="a", language="en")) == ""
     one_line = load_preset_encoders(
         load_preset(yaml_file(tmp_path, TEXT_ONLY + "text_template: '$language: $title'\n"))
     )
