@@ -158,10 +158,10 @@ def search_unseen(flat: faiss.IndexFlatIP, users_UD: Floats, seen_US: NDArray[np
 
 def multiply(ranker: Ranker, users_UD: Floats) -> None:
     """Every score, in the type that the ranker passes over the items in, and nothing made of them."""
-    scan = next(ranker._each_scan())
-    users_EU = torch.ones(scan.items_IE.shape[1], len(users_UD), dtype=scan.dtype)
+    ranking_pass = next(ranker._each_pass())
+    users_EU = torch.ones(ranking_pass.items_IE.shape[1], len(users_UD), dtype=ranking_pass.dtype)
     users_EU[: users_UD.shape[1]] = torch.from_numpy(users_UD.T)
-    for items_BE in torch.split(scan.items_IE, max(1, 2**22 // len(users_UD))):
+    for items_BE in torch.split(ranking_pass.items_IE, max(1, 2**22 // len(users_UD))):
         items_BE @ users_EU
 
 
