@@ -24,19 +24,20 @@ class FitStopped(TrainingError):
 class FusionConfig:
     """What determines a fit; the same defaults serve all data.
 
-    Items: `fusion` (a key of `FUSIONS`), `dim`, `num_heads`, `use_ids`, `id_dropout`, `smoothing` of ids
-    over `neighbours` neighbours by content in each modality, and the shares dropped in
-    training: `input_dropout` of features, `attention_dropout`, `modality_dropout` of modalities.
+    Items: `fusion` (a key of `FUSIONS`), `dim`, `num_heads`, `use_ids`, `id_dropout`, `smoothing` of vectors over
+    `neighbours` neighbours by content in each modality (in small catalogs fewer: a twentieth of the items), and the
+    shares dropped in training: `input_dropout` of features, `attention_dropout`, `modality_dropout` of modalities.
     Users: `order` is "auto" (interactions count in the order of their timestamps, and in none where there are none),
     "rows" (they stand in order, as in a log) or "none". Where there is order, `half_lives` (in interactions) are where
-    the learned rates of the averages start. `history_dropout` is a share of the history's features dropped in training.
+    the learned rates of the averages start, and `history_dropout` is the share of the history's features dropped in
+    training; where there is none, a share of `shortening` of the targets is predicted from one other interaction alone.
     Histories are learned from in pieces of `chunk` interactions; the interactions of a user with n of them count
     `n ** user_weight` together.
     Objective: softmax over the whole catalog where it has at most `full_softmax_items` items and not too many tokens;
     else over the targets of the batch and `num_uniform` and `num_popular` sampled negatives.
-    Optimisation: AdamW with `learning_rate`, `weight_decay` and `warmup_steps`, then a cosine to nothing over
-    `max_epochs`; `gradient_clip` (an L2 norm); `batch_size` targets in a step; `ema_decay` of the averaged weights that
-    are validated and kept (0: none); `patience` epochs without a better validation score, of at most `validation_users`
+    Optimisation: AdamW with `weight_decay` and a `learning_rate` that rises over `warmup_steps`; `gradient_clip` (an L2
+    norm); `batch_size` targets in a step; `ema_decay` of the averaged weights that are validated and kept (0: none); at
+    most `max_epochs`, and `patience` epochs without a better validation score, of at most `validation_users`
     users; `temperature` of the alignment of modalities where there are no interactions; `seed`.
     """
 
@@ -53,18 +54,19 @@ class FusionConfig:
     order: Order = "auto"
     half_lives: tuple[float, ...] = (2.0, 10.0, 50.0)
     history_dropout: float = 0.2
+    shortening: float = 0.2
     chunk: int = 100
-    user_weight: float = 1.0
+    user_weight: float = 0.5
     full_softmax_items: int = 4096
     num_uniform: int = 1024
     num_popular: int = 0
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 0.1
     warmup_steps: int = 20
     gradient_clip: float = 1.0
     batch_size: int = 1024
-    max_epochs: int = 9
-    ema_decay: float = 0.0
+    max_epochs: int = 12
+    ema_decay: float = 0.97
     patience: int = 3
     validation_users: int = 10_000
     temperature: float = 0.07
@@ -82,6 +84,7 @@ class FusionConfig:
             "attention_dropout",
             "modality_dropout",
             "history_dropout",
+            "shortening",
             "id_dropout",
             "ema_decay",
         ):

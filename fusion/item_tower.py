@@ -1,9 +1,10 @@
 """The item tower: what an item looks, sounds and reads like, and what its audience knows beyond that.
 
-    vector = content + (1 - s) * id + s * mean(ids of its neighbours by content)        content = fusion(tokens)
+    vector = (1 - s) * own + s * mean(own of its neighbours by content)         own = fusion(tokens) + id
 
 A cold item, one without any training interaction, has no id, but it has neighbours; its bias is one that all cold items
-share. It is ranked among all the others.
+share. It is ranked among all the others. The content of neighbours, which are many, is not made anew in every step but
+remembered from when they were last seen.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ class ItemTower(nn.Module):
     counts_I: how often each item is a target in training; where the learned biases start (log1p), and 0 for cold items.
     id_dropout: how often an item's id is hidden in training, so that its content learns to stand alone.
     use_ids: whether items have ids at all.
-    neighbours: who an item borrows ids from; None for nobody.
-    smoothing: s above; 0 without neighbours.
+    neighbours: who an item is smoothed over, all of them items with ids; None for nobody.
+    smoothing: s above; 0 for items without neighbours.
     sparse: only the ids and biases of a step have gradients.
     """
 
     trained_I: Tensor
+    content_ID: Tensor
     neighbours_IN: Tensor
     shares_IN: Tensor
     cold_bias: Tensor
@@ -60,8 +62,9 @@ class ItemTower(nn.Module):
         self.fusion, self.id_dropout = fusion, id_dropout
         self.neighbours, self.smoothing = neighbours, smoothing if neighbours is not None else 0.0
         count = 0 if neighbours is None else len(neighbours.modalities) * neighbours.num_places
-        self.register_buffer("neighbours_IN", torch.zeros(len(counts_I), count, dtype=torch.int32), persistent=False)
-        self.register_buffer("shares_IN", torch.zeros(len(counts_I), count), persistent=False)
+        self.register_buffer("neighbours_IN", torch.zeros(len(counts_I), count, dtype=torch.int32))
+        self.register_buffer("shares_IN", torch.zeros(len(counts_I), count))
+        self.register_buffer("content_ID", torch.zeros(len(counts_I) if self.smoothing else 0, fusion.dim))
         self.register_buffer("trained_I", counts_I > 0)
         self.bias = nn.Embedding(len(counts_I), 1, sparse=sparse, _weight=counts_I.float().log1p().unsqueeze(1))
         ids_ID = torch.randn(len(counts_I), fusion.dim) * ID_DEVIATION if use_ids else torch.zeros(0, fusion.dim)
@@ -73,24 +76,22 @@ class ItemTower(nn.Module):
         return len(self.ids.weight) > 0
 
     def connect(self, tokens: Tokens, search: Search | None) -> None:
-        """Finds the neighbours of all items of the catalog, which are not saved with the weights."""
+        """Finds the neighbours of all items of the catalog."""
         if self.neighbours is not None:
             rows_IN, shares_IN = self.neighbours.rows_of(tokens, search, torch.arange(len(self.trained_I)))
             self.neighbours_IN.copy_(rows_IN)
             self.shares_IN.copy_(shares_IN)
 
-    def borrowed(self, rows_BN: Tensor, shares_BN: Tensor) -> Tensor:
-        """What items get from their neighbours' ids `(B, D)`."""
-        summed_BD = F.embedding_bag(
-            rows_BN.long(), self.ids.weight, mode="sum", per_sample_weights=shares_BN, sparse=self.ids.sparse
-        )
-        return self.smoothing * summed_BD
+    def remember(self, content_BD: Tensor, rows: Tensor | slice) -> None:
+        """Keeps the content of items of the catalog for those that they are neighbours of."""
+        if self.smoothing:
+            self.content_ID[rows] = content_BD.detach().to(self.content_ID.dtype)
 
     def embed_new(self, table: TokenTable, search: Search | None = None) -> Items:
         """Vectors and biases of items that training did not see."""
         vectors_BD = self.content(table)
-        if self.use_ids and self.neighbours is not None and self.smoothing:
-            vectors_BD = vectors_BD + self.borrowed(*self.neighbours.rows_of(table, search))
+        if self.neighbours is not None and self.smoothing:
+            vectors_BD = self._smoothed(vectors_BD, *self.neighbours.rows_of(table, search))
         return Items(vectors_BD, self.cold_bias.expand(len(table)))
 
     def content(self, table: TokenTable) -> Tensor:
@@ -99,15 +100,36 @@ class ItemTower(nn.Module):
 
     def forward(self, table: TokenTable, rows_B: Tensor) -> Items:
         """Vectors and biases of the catalog's items in these rows, whose tokens the table holds."""
-        vectors_BD, trained_B = self.content(table), self.trained_I[rows_B]
+        content_BD = self.content(table)
+        self.remember(content_BD, rows_B)
+        return self.with_audience(content_BD, rows_B)
+
+    def with_audience(self, content_BD: Tensor, rows_B: Tensor) -> Items:
+        """Vectors and biases of items of the catalog, from their content."""
+        own_BD, known_B = content_BD, self.trained_I[rows_B]
+        bias_B = torch.where(known_B, self.bias(rows_B).squeeze(1), self.cold_bias)
         if self.use_ids:
-            known_B = trained_B
             if self.training and self.id_dropout:
                 known_B = known_B & (torch.rand(len(rows_B), device=rows_B.device) >= self.id_dropout)
-            vectors_BD = vectors_BD + (1 - self.smoothing) * self.ids(rows_B) * known_B.unsqueeze(1)
-            if self.smoothing:
-                vectors_BD = vectors_BD + self.borrowed(self.neighbours_IN[rows_B], self.shares_IN[rows_B])
-        return Items(vectors_BD, torch.where(trained_B, self.bias(rows_B).squeeze(1), self.cold_bias))
+            own_BD = own_BD + self.ids(rows_B) * known_B.unsqueeze(1)
+        if self.smoothing:
+            own_BD = self._smoothed(own_BD, self.neighbours_IN[rows_B], self.shares_IN[rows_B])
+        return Items(own_BD, bias_B)
+
+    def _smoothed(self, own_BD: Tensor, rows_BN: Tensor, shares_BN: Tensor) -> Tensor:
+        tables = [self.content_ID, self.ids.weight] if self.use_ids else [self.content_ID]
+        theirs_BD = sum(
+            F.embedding_bag(
+                rows_BN.long(),
+                table_ID,
+                mode="sum",
+                per_sample_weights=shares_BN,
+                sparse=self.ids.sparse and table_ID is self.ids.weight,
+            )
+            for table_ID in tables
+        )
+        share_B1 = self.smoothing * shares_BN.sum(1, keepdim=True)  # nothing where there are no neighbours
+        return (1 - share_B1) * own_BD + self.smoothing * theirs_BD
 
 
 def content_vectors(fusion: Fusion, table: TokenTable) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -76,10 +75,8 @@ class Task(L.LightningModule, ABC):
         return []
 
     def _rate(self, step: int) -> float:
-        """A rise over the first steps, then a cosine to a twentieth."""
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        rise = min(1.0, (step + 1) / (self.config.warmup_steps + 1))
-        return rise * (0.525 + 0.475 * math.cos(math.pi * min(step / total, 1.0)))
+        """A rise over the first steps; averaged weights take the place of a fall at the end."""
+        return min(1.0, (step + 1) / (self.config.warmup_steps + 1))
 
     def on_train_epoch_start(self) -> None:
         """Chance starts anew in every epoch, so that a fit that goes on ends as one that was not stopped."""
@@ -170,7 +167,8 @@ class RankingTask(Task):
             rows = torch.unique(torch.cat([candidates_C, batch.items_BT[batch.there_BT]]))
             items = self.items(self.tokens.select(rows).to(self.device), rows)
         vectors_BTD = items.vectors_ID[torch.searchsorted(rows, batch.items_BT).clamp(max=len(rows) - 1)]
-        vectors_BTD = torch.nn.functional.dropout(vectors_BTD, self.config.history_dropout, self.training)
+        if batch.ordered:
+            vectors_BTD = torch.nn.functional.dropout(vectors_BTD, self.config.history_dropout, self.training)
         users_PD = self.towers.users(batch, vectors_BTD)[batch.targets_BT]
         places_C = torch.searchsorted(rows, candidates_C)
         return weighted_softmax(

@@ -47,11 +47,13 @@ class Towers(nn.Module):
     @torch.no_grad()
     def embed_catalog(self, tokens: Tokens) -> Items:
         """Vectors and biases of all items of the catalog that the towers were fitted to, on the CPU."""
-        parts = []
-        for rows in row_blocks(tokens, len(tokens)):
-            table = tokens.select(rows).to(self.users.null_D.device)
-            rows = rows.to(self.users.null_D.device)
-            parts.append(self.embed(table) if self.items is None else self.items(table, rows))
+        if self.items is None:
+            return self.embed_new(tokens)
+        device, blocks = self.users.null_D.device, list(row_blocks(tokens, len(tokens)))
+        contents = [self.items.content(tokens.select(rows).to(device)) for rows in blocks]
+        for rows, content_BD in zip(blocks, contents, strict=True):
+            self.items.remember(content_BD, rows.to(device))
+        parts = [self.items.with_audience(x, rows.to(device)) for rows, x in zip(blocks, contents, strict=True)]
         return Items(torch.cat([x.vectors_ID.cpu() for x in parts]), torch.cat([x.bias_I.cpu() for x in parts]))
 
     @torch.no_grad()
@@ -65,8 +67,9 @@ class Towers(nn.Module):
     @torch.no_grad()
     def embed_new(self, tokens: Tokens) -> Items:
         """The same of any number of items, in blocks."""
-        parts = [self.embed(tokens.select(rows)) for rows in row_blocks(tokens, len(tokens))]
-        return Items(torch.cat([x.vectors_ID for x in parts]), torch.cat([x.bias_I for x in parts]))
+        device = self.users.null_D.device
+        parts = [self.embed(tokens.select(rows).to(device)) for rows in row_blocks(tokens, len(tokens))]
+        return Items(torch.cat([x.vectors_ID.cpu() for x in parts]), torch.cat([x.bias_I.cpu() for x in parts]))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes `tower.safetensors` and `tower.json` into a folder, which is made where it is missing."""

@@ -34,6 +34,7 @@ from fusion.validation import Holdout
 logger = logging.getLogger(__name__)
 
 CALIBRATION_VALUES = 2**24
+LARGEST_NEIGHBOURHOOD = 0.05  # of the catalog: the average over half of a tiny one would say nothing
 
 
 def fit_ranking(
@@ -83,7 +84,8 @@ def fit_ranking(
         sparse=not is_full,
     )
     items.connect(tokens, search)
-    towers = Towers(fusion, items, UserTower(config.dim, config.half_lives if histories.ordered else ()))
+    half_lives = config.half_lives if histories.ordered else ()
+    towers = Towers(fusion, items, UserTower(config.dim, half_lives, shortening=config.shortening))
     holdout = None
     if validation_UI is not None:
         holdout = Holdout(histories, validation_UI, config.validation_users, config.seed)
@@ -128,14 +130,15 @@ def fit_alignment(
 def _make_neighbours(
     tokens: Tokens, key_rows_K: torch.Tensor, config: FusionConfig, search: Search | None
 ) -> ContentNeighbours | None:
-    if not config.smoothing or not config.use_ids:
+    if not config.smoothing:
         return None
     if len(key_rows_K) > EXACT_ITEMS and search is None:
         logger.warning(
             "%d items are too many to find neighbours among by comparing all: there are none", len(key_rows_K)
         )
         return None
-    return ContentNeighbours.of(tokens, key_rows_K, _sample(tokens, config), config.neighbours)
+    count = max(1, min(config.neighbours, int(LARGEST_NEIGHBOURHOOD * len(key_rows_K))))
+    return ContentNeighbours.of(tokens, key_rows_K, _sample(tokens, config), count)
 
 
 def _make_fusion(tokens: Tokens, config: FusionConfig) -> Fusion:

@@ -7,7 +7,7 @@ time), the state after each is
     user   = sum_k ema_k P_k + null
 
 It is a linear function of the item vectors, so a score stays one dot product, and a few running sums, so a new
-interaction updates a user at once. Without order all rates are zero, and one average remains.
+interaction updates a user at once. Without order all rates are zero, and one average remains, as it is.
 """
 
 from __future__ import annotations
@@ -35,17 +35,29 @@ class UserTower(nn.Module):
         dim: the width of item and user vectors.
         half_lives: of the K averages, in interactions, where training starts; none for users without order.
         power: 0.5 lets longer histories count for more, 1 is the mean, 0 the sum.
+        shortening: how often, in training and without order, a target is predicted from one other interaction alone,
+            as of a new user.
         learned: False fixes everything: users are the average of their history.
     """
 
-    def __init__(self, dim: int, half_lives: Sequence[float], *, power: float = 0.5, learned: bool = True) -> None:
+    def __init__(
+        self,
+        dim: int,
+        half_lives: Sequence[float],
+        *,
+        power: float = 0.5,
+        learned: bool = True,
+        shortening: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.shortening = shortening
         self.power, self.ordered = power, bool(half_lives)
+        is_mixed = learned and self.ordered
         count = max(1, len(half_lives))
         rates_K = torch.tensor([math.log(2) / h for h in half_lives] or [1.0])
-        self.log_rates_K = nn.Parameter(rates_K.log(), requires_grad=learned and self.ordered)
-        self.log_gap_rates_K = nn.Parameter(torch.full((count,), -2.0), requires_grad=learned and self.ordered)
-        self.mix_KDE = nn.Parameter((torch.eye(dim) / count).repeat(count, 1, 1), requires_grad=learned)
+        self.log_rates_K = nn.Parameter(rates_K.log(), requires_grad=is_mixed)
+        self.log_gap_rates_K = nn.Parameter(torch.full((count,), -2.0), requires_grad=is_mixed)
+        self.mix_KDE = nn.Parameter((torch.eye(dim) / count).repeat(count, 1, 1), requires_grad=is_mixed)
         self.null_D = nn.Parameter(torch.zeros(dim), requires_grad=learned)
 
     def decays(self, log_gaps: Tensor) -> Tensor:
@@ -65,12 +77,18 @@ class UserTower(nn.Module):
         length = batch.items_BT.shape[1]
         if not batch.ordered:
             others_TT = ~torch.eye(length, dtype=torch.bool, device=batch.items_BT.device)
-            return others_TT[None, None].to(batch.weights_BT.dtype)
+            kernel_B1TT = (others_TT & batch.there_BT[:, None, None]).to(batch.weights_BT.dtype)
+            return self._shortened(kernel_B1TT) if self.training and self.shortening else kernel_B1TT
         clock_BKT = self.decays(batch.log_gaps_BT).cumsum(1).transpose(1, 2)
         before_BKT = torch.nn.functional.pad(clock_BKT, (1, 0))[..., :-1]
         ages_BKTT = before_BKT.unsqueeze(3) - clock_BKT.unsqueeze(2)
         earlier_TT = torch.ones(length, length, dtype=torch.bool, device=clock_BKT.device).tril(-1)
         return ages_BKTT.masked_fill(~earlier_TT, torch.inf).neg().exp()
+
+    def _shortened(self, kernel_B1TT: Tensor) -> Tensor:
+        drawn_B1TT = torch.rand_like(kernel_B1TT) * kernel_B1TT
+        one_B1TT = torch.zeros_like(kernel_B1TT).scatter(3, drawn_B1TT.argmax(3, keepdim=True), 1.0) * kernel_B1TT
+        return torch.where(torch.rand_like(kernel_B1TT[..., :1]) < self.shortening, one_B1TT, kernel_B1TT)
 
     def _mix(self, sums: Tensor, totals: Tensor) -> Tensor:
         """User vectors `(..., D)` from the sums `(..., K, D)` and their weights `(..., K)`."""

@@ -23,7 +23,7 @@ from mmrec.errors import MMRecError, ModelError
 from mmrec.evaluation import Interactions
 from mmrec.store import EncoderRecord
 
-FORMAT = 4
+FORMAT = 5
 Floats = NDArray[np.float32]
 
 

@@ -63,11 +63,11 @@ def test_popular_items_are_drawn_more_often() -> None:
 # --- the sampled softmax ----------------------------------------------------------------------------------------------
 
 
-def make_task(histories: Histories, full_softmax_items: int, **settings: int) -> RankingTask:
+def make_task(histories: Histories, full_softmax_items: int, **settings: float) -> RankingTask:
     torch.manual_seed(0)
     table = random_table()
     config = FusionConfig(
-        dim=16, num_heads=2, input_dropout=0.0, history_dropout=0.0, id_dropout=0.0,
+        dim=16, num_heads=2, input_dropout=0.0, history_dropout=0.0, id_dropout=0.0, user_weight=1.0,
         full_softmax_items=full_softmax_items, **settings,
     )  # fmt: skip
     counts_I = torch.from_numpy(target_counts(histories, len(table), 1.0))

@@ -121,10 +121,10 @@ def test_neighbours_of_collapsed_features_are_told_apart() -> None:
     assert graph.isfinite().all()
 
 
-# --- what is borrowed -------------------------------------------------------------------------------------------------
+# --- smoothing --------------------------------------------------------------------------------------------------------
 
 
-def test_items_borrow_ids_of_their_neighbours() -> None:
+def test_items_are_smoothed_over_their_neighbours() -> None:
     table = random_table()
     torch.manual_seed(0)
     fusion = FUSIONS["mean"](table.widths, dim=8)
@@ -134,8 +134,10 @@ def test_items_borrow_ids_of_their_neighbours() -> None:
     tower = ItemTower(fusion, counts_I, id_dropout=0.0, neighbours=make_neighbours(table), smoothing=0.4).eval()
     tower.connect(table, None)
     graph, ids_ID = expected_graph(table, 3), tower.ids.weight
-    own_ID = ids_ID * tower.trained_I.unsqueeze(1)
-    expected = tower.content(table) + 0.6 * own_ID + 0.4 * graph @ ids_ID
+    own_ID = tower.content(table) + ids_ID * tower.trained_I.unsqueeze(1)
+    share_I1 = 0.4 * graph.sum(1, keepdim=True)  # an item without any token has no neighbours, and stays as it is
+    assert (share_I1 == 0).any()
+    expected = (1 - share_I1) * own_ID + 0.4 * graph @ own_ID
     assert torch.allclose(tower(table, torch.arange(NUM_ITEMS)).vectors_ID, expected, atol=1e-5)
     late = tower.embed_new(table.select(torch.tensor(COLD)))
     assert torch.allclose(late.vectors_ID, expected[list(COLD)], atol=1e-5)
@@ -144,5 +146,21 @@ def test_items_borrow_ids_of_their_neighbours() -> None:
     tower.zero_grad()
     (tower(table, torch.arange(NUM_ITEMS)).vectors_ID * weight_ID).sum().backward()
     assert ids_ID.grad is not None
-    by_ids = 0.6 * weight_ID * tower.trained_I.unsqueeze(1) + 0.4 * graph.T @ weight_ID
+    by_ids = (1 - share_I1) * weight_ID * tower.trained_I.unsqueeze(1) + 0.4 * graph.T @ weight_ID
     assert torch.allclose(ids_ID.grad, by_ids, atol=1e-5)
+
+
+def test_the_content_of_neighbours_is_that_of_when_they_were_last_seen() -> None:
+    table = random_table()
+    fusion = FUSIONS["mean"](table.widths, dim=8)
+    tower = ItemTower(fusion, torch.ones(NUM_ITEMS), id_dropout=0.0, neighbours=make_neighbours(table), smoothing=0.4)
+    tower.eval().connect(table, None)
+    graph, rows = expected_graph(table, 3), torch.tensor([0, 1])
+    content_ID, ids_ID = tower.content(table), tower.ids.weight
+    seen_ID = torch.zeros_like(content_ID)
+    for seen in ([0, 1], list(range(10))):
+        tower(table.select(torch.tensor(seen)), torch.tensor(seen))
+        seen_ID[seen] = content_ID[seen]
+        own_BD = content_ID[rows] + ids_ID[rows]
+        expected = 0.6 * own_BD + 0.4 * graph[rows] @ (seen_ID + ids_ID)
+        assert torch.allclose(tower(table.select(rows), rows).vectors_ID, expected, atol=1e-5)

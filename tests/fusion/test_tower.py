@@ -177,8 +177,6 @@ def test_content_alone() -> None:
 def assert_same_answers(ours: Towers, theirs: Towers) -> None:
     """Of the catalog, of new items, and of users."""
     table, late = random_table(), random_table(4, seed=1)
-    if theirs.items is not None:
-        theirs.items.connect(table, None)  # neighbours are found anew
     for one, other in (
         (ours.embed_catalog(table), theirs.embed_catalog(table)),
         (ours.embed(late), theirs.embed(late)),

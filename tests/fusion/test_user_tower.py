@@ -73,6 +73,24 @@ def test_unordered_training_states_are_those_of_all_others(weighted: bool) -> No
         assert np.allclose(state_D, tower.vectors(others, VECTORS_ID)[0], atol=1e-4)
 
 
+def test_shortened_training_states_are_those_of_one_other_interaction() -> None:
+    tower, histories = make_tower(ordered=False), random_histories([9, 2, 5], ordered=False)
+    tower.shortening = 1.0
+    met = set()
+    for (user, item), state_D in training_states(tower, histories, size=20).items():
+        own = histories.select(np.array([user])).items_N
+        others = own[own != item]
+        alone = Histories.of(np.arange(len(others)), others, len(others), ordered=False)
+        is_it = np.isclose(tower.vectors(alone, VECTORS_ID), state_D, atol=1e-5).all(1)
+        assert is_it.sum() == 1, (user, item)
+        met.add(int(others[is_it][0]))
+    assert len(met) > 4  # not always the first
+    tower.eval()
+    plain = make_tower(ordered=False)
+    for key, state_D in training_states(tower, histories, size=20).items():
+        assert np.allclose(state_D, training_states(plain, histories, size=20)[key])
+
+
 def test_the_future_does_not_change_the_past() -> None:
     tower = make_tower(ordered=True)
     batch = all_pieces(Chunks(random_histories([9, 4], ordered=True), size=10, user_weight=1.0, seed=0))

@@ -45,7 +45,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 def talker(texts: FeatureStore) -> Recommender:
     """A model of words, fitted to users who like one topic each."""
     pairs = [(f"u{user}", f"{TOPICS[user % 4]}-{(user + k) % 5}") for user in range(40) for k in range(3)]
-    config = RecommenderConfig(fusion=replace(SMALL, max_epochs=8))
+    config = RecommenderConfig(fusion=replace(SMALL, learning_rate=0.005, max_epochs=12))
     return Recommender.fit(texts, to_interactions(pairs), config=config, hardware=QUIET)
 
 
