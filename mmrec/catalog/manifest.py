@@ -105,7 +105,8 @@ def read_catalog(path: str | os.PathLike[str], *, media_root: str | os.PathLike[
     is an item whose id is its path relative to the folder.
 
     Raises `CatalogError` naming the row for anything that makes the manifest ambiguous or unreadable: an empty or
-    repeated `item_id`, a missing column, bytes that are not UTF-8, a line that does not parse.
+    repeated `item_id`, a missing column, bytes that are not UTF-8, a line that does not parse. A catalog without any
+    item is refused as well: it is more likely lost than empty.
 
     >>> import mmrec
     >>> mmrec.read_catalog("catalog.csv").num_items
@@ -130,6 +131,9 @@ def read_catalog(path: str | os.PathLike[str], *, media_root: str | os.PathLike[
             raise CatalogError(
                 f"{path}, row {row}: item_id {item_id!r} stands already in row {first}: ids must be unique"
             )
+    if not num_items:
+        wanted = "a media file" if path.is_dir() else "a row"
+        raise CatalogError(f"{path} has no items: expected at least {wanted}; is it whole, and is its disk mounted?")
     return Catalog(path=path, media_root=root, num_items=num_items, state=state)
 
 

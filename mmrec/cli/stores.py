@@ -37,6 +37,9 @@ def add_store_commands(commands: Any) -> None:
     )
     embed.add_argument("--max-failures", type=share, default=0.1, metavar="SHARE", help="of the items (default: 0.1)")
     embed.add_argument("--prune", action="store_true", help="delete the rows of items that left the catalog")
+    embed.add_argument(
+        "--max-pruned", type=share, default=0.1, metavar="SHARE", help="of the stored items, else refuse (default: 0.1)"
+    )
     embed.add_argument("--retry-failed", action="store_true", help="embed again what failed before")
     add_json(embed)
 
@@ -84,6 +87,7 @@ def _embed(arguments: argparse.Namespace) -> int:
         worker_memory_bytes=int(arguments.worker_memory * 2**30),
         media_root=arguments.media_root,
         prune=arguments.prune,
+        max_pruned=arguments.max_pruned,
         retry_failed=arguments.retry_failed,
     )
     if arguments.json:

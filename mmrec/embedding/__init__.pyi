@@ -2,7 +2,6 @@ from .decoding import DecodeLimits as DecodeLimits
 from .decoding import decode_items as decode_items
 from .encoder_threads import EncoderThreads as EncoderThreads
 from .job import EmbedReport as EmbedReport
-from .job import Task as Task
 from .job import Writer as Writer
 from .job import embed as embed
 from .job import encoded as encoded
@@ -14,3 +13,4 @@ from .preset_encoders import load_recorded as load_recorded
 from .presets import PRESETS as PRESETS
 from .presets import Preset as Preset
 from .presets import load_preset as load_preset
+from .tasks import Task as Task

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mmrec.catalog import Catalog, Item, read_catalog
+from mmrec.catalog import Item, read_catalog
 from mmrec.embedding.decoding import DecodeLimits, decode_items
 from mmrec.embedding.encoder_threads import EncoderThreads
 from mmrec.embedding.packing import Packer
 from mmrec.embedding.preset_encoders import PresetEncoders, load_preset_encoders
 from mmrec.embedding.presets import load_preset
-from mmrec.errors import CatalogError, MMRecError
+from mmrec.embedding.tasks import Reading, Task, check_pruning, unfinished
+from mmrec.errors import MMRecError
 from mmrec.media import DecodedMedia
 from mmrec.store import MODALITIES, Features, FeatureStore, Status, StoredKeys, html_table
 
@@ -130,6 +129,7 @@ def embed(
     worker_memory_bytes: int = 4 * 2**30,
     media_root: str | os.PathLike[str] | None = None,
     prune: bool = False,
+    max_pruned: float = 0.1,
     retry_failed: bool = False,
     progress: Progress | None = None,
 ) -> EmbedReport:
@@ -137,8 +137,9 @@ def embed(
 
     Items that the store holds already, made from the same content by the same encoders, are skipped; those that failed,
     or ran out of time or memory in part, are tried again with `retry_failed`. `precision` is that of the encoders'
-    weights. `prune` deletes the rows of items that left the catalog. `workers` 0 is one decoding process per processor.
-    `progress` is called now and then with the report.
+    weights. `prune` deletes the rows of items that left the catalog, but refuses to, before anything is embedded, where
+    they are more than a share of `max_pruned` of the store: a catalog may be cut off. `workers` 0 is one decoding
+    process per processor. `progress` is called now and then with the report.
 
     Raises `CatalogError`, `EncoderError` or `StoreError`; what was committed before stays in the store. A failing item
     raises nothing: its status and reasons are stored.
@@ -154,6 +155,8 @@ def embed(
     """
     start = time.perf_counter()
     limits = DecodeLimits(workers=workers, timeout_seconds=timeout_seconds, memory_bytes=worker_memory_bytes)
+    if not 0 <= max_pruned <= 1:
+        raise MMRecError(f"max_pruned is {max_pruned}: expected a share between 0 and 1")
     if batch_size is not None and batch_size < 1:
         raise MMRecError(f"the batch size is {batch_size}: expected 1 or more")
     manifest = read_catalog(catalog, media_root=media_root)
@@ -166,9 +169,17 @@ def embed(
     with target.lock():
         target.add_encoders(loaded.records())
         keys = target.keys()
-        reading = _Reading(manifest)
+        if prune:
+            check_pruning(target, keys, manifest, max_pruned)
+        reading = Reading(manifest)
         with Writer(target, keys, report) as writer:
-            tasks = _unfinished(reading.items(), loaded, keys, writer, report, retry_failed=retry_failed)
+
+            def skip(item: Item, catalog_key: str | None) -> None:
+                report.skipped += 1
+                if catalog_key is not None:
+                    writer.relabel(item, catalog_key)
+
+            tasks = unfinished(reading.items(), loaded, keys, skip, retry_failed=retry_failed)
             with (
                 closing(decode_items(tasks, loaded.frames, loaded.sound, limits)) as decoded,
                 closing(encoded(decoded, loaded, batch_size, report)) as finished,
@@ -180,6 +191,7 @@ def embed(
                         progress(report)
         reading.check()
         if prune:
+            check_pruning(target, keys, manifest, max_pruned)  # a folder may have been lost since
             report.pruned = target.prune(item.item_id for item in manifest.items())
         if report.skipped < report.items or report.pruned:
             target.compact()
@@ -189,86 +201,6 @@ def embed(
 
 def _describe(loaded: PresetEncoders) -> dict[str, dict[str, Any]]:
     return {r.modality: {"name": r.name, "dim": r.dim, "fingerprint": r.fingerprint} for r in loaded.records()}
-
-
-class _Reading:
-    """The items of a manifest, each once; trouble with the manifest is kept until all that was read is stored."""
-
-    def __init__(self, manifest: Catalog) -> None:
-        self._manifest = manifest
-        self._error: CatalogError | None = None
-
-    def items(self) -> Iterator[Item]:
-        met: set[int] = set()
-        try:
-            for item in self._manifest.items():
-                number = hash(item.item_id)
-                if number not in met:
-                    met.add(number)
-                    yield item
-        except CatalogError as error:
-            self._error = error
-
-    def check(self) -> None:
-        """Raises `CatalogError` if the manifest could not be read to its end, or changed meanwhile."""
-        if self._error is not None:
-            raise self._error
-        self._manifest.check_unchanged()
-
-
-@dataclass(slots=True)
-class Task:
-    """An item to embed, its words, and the keys of its row.
-
-    >>> from mmrec import Item
-    >>> from mmrec.embedding import Task
-    >>> Task(Item(item_id="a", title="Rain"), text="Rain", content_key="0" * 32, catalog_key="0" * 32).text
-    'Rain'
-    """
-
-    item: Item
-    text: str
-    content_key: str
-    catalog_key: str
-
-
-def _unfinished(
-    items: Iterable[Item],
-    loaded: PresetEncoders,
-    keys: StoredKeys,
-    writer: Writer,
-    report: EmbedReport,
-    *,
-    retry_failed: bool,
-) -> Iterator[Task]:
-    """The items that the store does not hold as they are now."""
-    for item in items:
-        text = loaded.text(item)
-        content_key = _digest(_media_state(item), text, sorted(loaded.fingerprints.items()))
-        catalog_key = _digest(item.title, item.description, item.tags, item.language, sorted(item.metadata.items()))
-        difference = keys.compare(item.item_id, content_key, catalog_key)
-        if difference in {"new", "changed"} or (retry_failed and keys.worth_retrying(item.item_id)):
-            yield Task(item, text, content_key, catalog_key)
-            continue
-        report.skipped += 1
-        if difference == "relabelled":
-            writer.relabel(item, catalog_key)
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
-
-
-def _media_state(item: Item) -> Any:
-    """What changes when the file does."""
-    if item.media is None:
-        return item.problem and [item.problem.reason, item.problem.detail]
-    path = os.fsencode(item.media).hex()
-    try:
-        status = item.media.stat()
-    except (OSError, ValueError):
-        return [path]
-    return [path, status.st_size, status.st_mtime_ns]
 
 
 def encoded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -35,6 +36,19 @@ class StoredKeys:
     @staticmethod
     def _numbers(column: pa.ChunkedArray) -> NDArray[np.uint64]:
         return np.fromiter((int(key[:16], 16) for key in column.to_pylist()), np.uint64, len(column))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def num_leaving(self, staying: Iterable[str]) -> int:
+        """How many rows have none of these item ids.
+
+        >>> import mmrec
+        >>> mmrec.FeatureStore("store").keys().num_leaving(["rain-0", "rain-1", "new"])
+        14
+        """
+        staying_N = np.fromiter((hash(item_id) for item_id in staying), np.int64)
+        return int((~np.isin(self._ids, staying_N)).sum())
 
     def holds(self, item_id: str) -> bool:
         return self._place(item_id) is not None

@@ -197,10 +197,14 @@ def test_what_is_no_catalog_is_refused(tmp_path: Path) -> None:
         read_catalog(path)
 
 
-def test_an_empty_catalog_has_no_items(tmp_path: Path) -> None:
-    path = tmp_path / "c.csv"
-    path.write_text("item_id,title\n")
-    assert items_of(path) == []
+def test_a_catalog_without_items_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("item_id,title\n")
+    (tmp_path / "c.jsonl").write_text("\n")
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "notes.txt").write_text("no media")
+    for name, wanted in (("c.csv", "a row"), ("c.jsonl", "a row"), ("media", "a media file")):
+        with pytest.raises(CatalogError, match=f"{name} has no items: expected at least {wanted}"):
+            read_catalog(tmp_path / name)
 
 
 def test_a_row_with_neither_media_nor_text_is_the_item_s_own_problem(tmp_path: Path) -> None:

@@ -99,13 +99,6 @@ def test_the_report_measures_the_job(embedded: tuple[EmbedReport, Path]) -> None
     assert report.encoders["text"]["name"] == "hashed-ngrams"
 
 
-def test_an_empty_catalog_makes_an_empty_store(words: Path) -> None:
-    write_catalog(words / "catalog.csv", [])
-    report = run(words)
-    assert (report.items, report.done, report.failed_share) == (0, 0, 0.0)
-    assert len(FeatureStore(words / "store")) == 0
-
-
 def test_a_folder_of_media_is_a_catalog(media_folder: Path, tmp_path: Path) -> None:
     report = embed(media_folder, tmp_path / "store", preset=media_folder / "small.yaml", workers=1)
     rows = by_id(tmp_path / "store")

@@ -20,7 +20,7 @@ from media_files import write_image, write_video
 
 from encoders.text import HashedNgrams
 from mmrec.embedding.job import EmbedReport, embed
-from mmrec.errors import CatalogError
+from mmrec.errors import CatalogError, MMRecError, StoreError
 from mmrec.store.feature_store import FeatureStore
 
 
@@ -84,9 +84,23 @@ def test_items_that_left_stay_unless_pruned(words: Path) -> None:
     write_catalog(words / "catalog.csv", word_rows(30))
     assert run(words).pruned == 0
     assert len(FeatureStore(words / "store")) == 40
-    report = run(words, prune=True)
+    with pytest.raises(StoreError, match=r"would delete 10 of the 40 items .* --max-pruned 1"):
+        run(words, prune=True)
+    assert len(FeatureStore(words / "store")) == 40
+    report = run(words, prune=True, max_pruned=0.25)
     assert (report.pruned, report.skipped) == (10, 30)
     assert set(by_id(words / "store")) == {str(n) for n in range(30)}
+
+
+def test_nothing_is_pruned_for_a_catalog_that_is_lost(words: Path) -> None:
+    run(words)
+    (words / "media").mkdir()
+    (words / "header.csv").write_text("item_id,title\n")
+    (words / "others.csv").write_text("item_id,title\nnew,somebody else's\n")
+    for lost, message in (("media", "media file"), ("header.csv", "a row"), ("others.csv", "40 of the 40 items")):
+        with pytest.raises(MMRecError, match=message):
+            embed(words / lost, words / "store", preset=str(words / "small.yaml"), prune=True)
+        assert set(by_id(words / "store")) == {str(n) for n in range(40)}, lost
 
 
 def test_failed_items_are_tried_again_when_asked(media_folder: Path, tmp_path: Path) -> None:
