@@ -159,8 +159,9 @@ def embed(
         raise MMRecError(f"max_pruned is {max_pruned}: expected a share between 0 and 1")
     if batch_size is not None and batch_size < 1:
         raise MMRecError(f"the batch size is {batch_size}: expected 1 or more")
+    chosen = load_preset(preset)
     manifest = read_catalog(catalog, media_root=media_root)
-    loaded = load_preset_encoders(load_preset(preset), device=device, precision=precision, allow_pickle=allow_pickle)
+    loaded = load_preset_encoders(chosen, device=device, precision=precision, allow_pickle=allow_pickle)
     report = EmbedReport(items=manifest.num_items, encoders=_describe(loaded), workers=limits.num_workers)
     report.stage_seconds["start"] = time.perf_counter() - start
     target = FeatureStore(store, create=True)
