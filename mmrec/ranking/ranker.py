@@ -117,7 +117,7 @@ class Ranker:
         rows_UK, scores_UK = np.full((len(users_UE), k), -1, np.int64), np.full((len(users_UE), k), -np.inf, np.float32)
         for start in range(0, len(users_UE) if k else 0, users_at_once := self._users_at_once(k)):
             block = slice(start, start + users_at_once)
-            excluded_UI = None if exclude_UI is None else exclude_UI[block]
+            excluded_UI = exclude_UI if exclude_UI is None or len(users_UE) <= users_at_once else exclude_UI[block]
             rows_UK[block], scores_UK[block] = self._rank_block(users_UE[block], k, excluded_UI, disallowed_I)
         return rows_UK, scores_UK
 
@@ -174,7 +174,10 @@ class Ranker:
         left_N = np.arange(len(users_UE))
         for pruning_pass in self._each_pass():
             users = torch.from_numpy(users_UE[left_N]).to(self.device)
-            exclusions = None if exclude_UI is None else Exclusions(exclude_UI[left_N], self.device)
+            exclusions = None
+            if exclude_UI is not None:
+                is_all = len(left_N) == len(users_UE)
+                exclusions = Exclusions(exclude_UI if is_all else exclude_UI[left_N], self.device)
             best = pruning_pass.top_k(users, k, disallowed_I, exclusions)
             rows_UK[left_N], scores_UK[left_N] = best.rows_UK.cpu().numpy(), best.scores_UK.cpu().numpy()
             left_N = left_N[~best.settled_U.cpu().numpy()]

@@ -171,9 +171,12 @@ class UserProfiles:
             users.append(np.full(len(state.seen_rows), place))
             items.append(np.array(state.seen_rows, np.int64))
         users_N, items_N = np.concatenate(users), np.concatenate(items)
+        order_N = np.argsort(users_N, kind="stable")
+        counts_U = np.bincount(users_N, minlength=count)
+        offsets_U = np.concatenate([[0], np.cumsum(counts_U)])
         shape = (count, len(self._item_rows))
-        seen_UI = sp.csr_array((np.ones(len(users_N), np.float32), (users_N, items_N)), shape=shape)
-        is_new_U = np.diff(seen_UI.indptr) == 0
+        seen_UI = sp.csr_array((np.ones(len(users_N), np.float32), items_N[order_N], offsets_U), shape=shape)
+        is_new_U = counts_U == 0
         is_new_U[[place for place, state in states.items() if state.totals_K.any()]] = False  # of words alone
         return FoundUsers(vectors_UD, seen_UI, is_new_U, is_one)
 
