@@ -94,6 +94,8 @@ def fit_ranking(
     towers.eval()
     if validation_UI is not None:
         report.metrics.update(task.choose_cold_bias())
+    else:
+        towers.embed_catalog(tokens)  # remembers the content of neighbours as it is now
     report.rules.update(
         order="by time" if histories.ordered else "none",
         softmax="over the whole catalog" if is_full else "over sampled candidates",

@@ -16,6 +16,7 @@ from mmrec.store import FeatureStore, StoredKeys
 
 
 def check_pruning(store: FeatureStore, keys: StoredKeys, manifest: Catalog, max_pruned: float) -> None:
+    """Raises `StoreError` where a larger share of the store than `max_pruned` is not in the manifest."""
     leaving = keys.num_leaving(item.item_id for item in manifest.items())
     if leaving > max_pruned * len(keys):
         raise StoreError(

@@ -120,8 +120,9 @@ def _numbers(table: pa.Table, name: str, path: Path) -> NDArray[np.float64] | No
         return None
     try:
         column = table[name].cast(pa.float64(), safe=False)  # whole numbers beyond 2^53 are rounded
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InteractionError(f"{path}: {name} must hold numbers: {error}") from None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        row, value = _first_misfit(table[name], pa.float64())
+        raise InteractionError(f"{path}: {name} must hold numbers; interaction {row} has {value!r}") from None
     numbers: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64)
     return numbers
 
@@ -149,15 +150,29 @@ def _from_text(column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
     """Texts as numbers, or as dates and times in ISO 8601."""
     import pyarrow as pa
 
-    for kind in (pa.float64(), pa.timestamp("us", tz="UTC"), pa.timestamp("us")):
+    kinds = (pa.float64(), pa.timestamp("us", tz="UTC"), pa.timestamp("us"))
+    for kind in kinds:
         try:
             return column.cast(kind)
         except pa.ArrowInvalid:
             continue
-    first = next((value for value in column.to_pylist() if value is not None), None)
+    row, value = max(_first_misfit(column, kind) for kind in kinds)  # by the kind that fits longest
     raise InteractionError(
-        f"{path}: timestamp must hold seconds since 1970, or dates and times in ISO 8601, all alike; found {first!r}"
+        f"{path}: timestamp must hold seconds since 1970, or dates and times in ISO 8601, all alike; interaction {row} "
+        f"has {value!r}"
     )
+
+
+def _first_misfit(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, Any]:
+    """The number of the first interaction whose value cannot be of this type, and the value; there must be one."""
+    import pyarrow as pa
+
+    for row, scalar in enumerate(column, start=1):
+        try:
+            scalar.cast(kind, safe=False)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return row, scalar.as_py()
+    raise AssertionError(f"all values of {column.type} can be {kind}")
 
 
 def _in_seconds(numbers_N: NDArray[np.float64], path: Path) -> NDArray[np.float64]:

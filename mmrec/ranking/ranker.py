@@ -117,8 +117,9 @@ class Ranker:
         rows_UK, scores_UK = np.full((len(users_UE), k), -1, np.int64), np.full((len(users_UE), k), -np.inf, np.float32)
         for start in range(0, len(users_UE) if k else 0, users_at_once := self._users_at_once(k)):
             block = slice(start, start + users_at_once)
-            excluded_UI = exclude_UI if exclude_UI is None or len(users_UE) <= users_at_once else exclude_UI[block]
-            rows_UK[block], scores_UK[block] = self._rank_block(users_UE[block], k, excluded_UI, disallowed_I)
+            users_BE = users_UE[block]
+            excluded_BI = _rows(exclude_UI, block, len(users_BE))
+            rows_UK[block], scores_UK[block] = self._rank_block(users_BE, k, excluded_BI, disallowed_I)
         return rows_UK, scores_UK
 
     def rank_candidates(self, users_UD: Floats, candidates_UC: Rows, k: int) -> tuple[Rows, Floats]:
@@ -174,10 +175,8 @@ class Ranker:
         left_N = np.arange(len(users_UE))
         for pruning_pass in self._each_pass():
             users = torch.from_numpy(users_UE[left_N]).to(self.device)
-            exclusions = None
-            if exclude_UI is not None:
-                is_all = len(left_N) == len(users_UE)
-                exclusions = Exclusions(exclude_UI if is_all else exclude_UI[left_N], self.device)
+            excluded_NI = _rows(exclude_UI, left_N, len(left_N))
+            exclusions = None if excluded_NI is None else Exclusions(excluded_NI, self.device)
             best = pruning_pass.top_k(users, k, disallowed_I, exclusions)
             rows_UK[left_N], scores_UK[left_N] = best.rows_UK.cpu().numpy(), best.scores_UK.cpu().numpy()
             left_N = left_N[~best.settled_U.cpu().numpy()]
@@ -225,6 +224,11 @@ class Ranker:
         rows_K = np.argsort(-scores_I, kind="stable")[:k]
         scores_K = scores_I[rows_K]
         return np.where(np.isneginf(scores_K), -1, rows_K), scores_K.astype(np.float32)
+
+
+def _rows(matrix_UI: sp.csr_array | None, rows: slice | NDArray[np.integer], num_rows: int) -> sp.csr_array | None:
+    """Some rows of a matrix, distinct and ascending; where they are all, the matrix itself: a copy costs time."""
+    return matrix_UI if matrix_UI is None or num_rows == matrix_UI.shape[0] else matrix_UI[rows]
 
 
 def _is_finite(array: Floats) -> bool:

@@ -203,17 +203,18 @@ def test_other_texts_of_times(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize(
-    "moments",
+    ("moments", "bad"),
     [
-        ["2023-11-14T22:13:20Z", "yesterday"],
-        ["noon", "noon"],
-        ["2023-11-14T22:13:20Z", "2023-11-15T22:13:20"],
-        ["1700000000", "2023-11-15"],
+        (["2023-11-14T22:13:20Z", "yesterday"], 2),
+        (["noon", "noon"], 1),
+        (["noon", "2023-11-15"], 1),
+        (["2023-11-14T22:13:20Z", "2023-11-15T22:13:20"], 2),
+        (["1700000000", "2023-11-15"], 2),
     ],
 )
-def test_texts_that_are_no_times_are_refused(tmp_path: Path, suffix: str, moments: list[str]) -> None:
+def test_texts_that_are_no_times_are_refused(tmp_path: Path, suffix: str, moments: list[str], bad: int) -> None:
     path = write_columns(tmp_path / f"log.{suffix}", timestamp=moments)
-    with pytest.raises(InteractionError, match=f"ISO 8601, all alike; found '{moments[0]}'"):
+    with pytest.raises(InteractionError, match=f"ISO 8601, all alike; interaction {bad} has '{moments[bad - 1]}'"):
         read_interactions(path)
 
 
@@ -266,7 +267,7 @@ def test_unknown_items_raise_or_are_dropped() -> None:
         ("user_id,item_id\na,  \n", "no item_id"),
         ("user_id,item_id,weight\na,b,nan\n", "1 weights are no finite numbers, the first is nan of interaction 1"),
         ("user_id,item_id,weight\na,b,1\na,c,-inf\n", "no finite numbers, the first is -inf of interaction 2"),
-        ("user_id,item_id,weight\na,b,heavy\n", "weight must hold numbers"),
+        ("user_id,item_id,weight\na,b,1\na,c,heavy\n", "weight must hold numbers; interaction 2 has 'heavy'"),
         ("user_id,item_id,timestamp\na,b,1\na,c,\n", "interaction 2 has no finite timestamp"),
         ("user_id,item_id\na,b,c\n", "cannot be read"),
         ("", "cannot be read"),
@@ -309,7 +310,7 @@ def test_align_keeps_pairs() -> None:
 @pytest.mark.parametrize("moments", [[timedelta(1)], [time(12)], [[1.0]], [{"at": 1.0}]])
 def test_columns_of_parquet_that_are_no_moments_are_refused(tmp_path: Path, moments: list[Any]) -> None:
     pq.write_table(pa.table({"user_id": ["u"], "item_id": ["i"], "timestamp": moments}), tmp_path / "log.parquet")
-    with pytest.raises(InteractionError, match="timestamp must hold numbers"):
+    with pytest.raises(InteractionError, match="timestamp must hold numbers; interaction 1 has "):
         read_interactions(tmp_path / "log.parquet")
 
 
