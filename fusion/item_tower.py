@@ -105,7 +105,7 @@ class ItemTower(nn.Module):
         return self.with_audience(content_BD, rows_B)
 
     def with_audience(self, content_BD: Tensor, rows_B: Tensor) -> Items:
-        """Vectors and biases of items of the catalog, from their content."""
+        """Vectors and biases of items of the catalog, from their content: with their ids, smoothed."""
         own_BD, known_B = content_BD, self.trained_I[rows_B]
         bias_B = torch.where(known_B, self.bias(rows_B).squeeze(1), self.cold_bias)
         if self.use_ids:

@@ -52,12 +52,12 @@ class UserTower(nn.Module):
         super().__init__()
         self.shortening = shortening
         self.power, self.ordered = power, bool(half_lives)
-        is_mixed = learned and self.ordered
+        is_learned = learned and self.ordered
         count = max(1, len(half_lives))
         rates_K = torch.tensor([math.log(2) / h for h in half_lives] or [1.0])
-        self.log_rates_K = nn.Parameter(rates_K.log(), requires_grad=is_mixed)
-        self.log_gap_rates_K = nn.Parameter(torch.full((count,), -2.0), requires_grad=is_mixed)
-        self.mix_KDE = nn.Parameter((torch.eye(dim) / count).repeat(count, 1, 1), requires_grad=is_mixed)
+        self.log_rates_K = nn.Parameter(rates_K.log(), requires_grad=is_learned)
+        self.log_gap_rates_K = nn.Parameter(torch.full((count,), -2.0), requires_grad=is_learned)
+        self.mix_KDE = nn.Parameter((torch.eye(dim) / count).repeat(count, 1, 1), requires_grad=is_learned)
         self.null_D = nn.Parameter(torch.zeros(dim), requires_grad=learned)
 
     def decays(self, log_gaps: Tensor) -> Tensor:
