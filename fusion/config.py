@@ -65,7 +65,7 @@ class FusionConfig:
     warmup_steps: int = 20
     gradient_clip: float = 1.0
     batch_size: int = 1024
-    max_epochs: int = 12
+    max_epochs: int = 10
     ema_decay: float = 0.97
     patience: int = 3
     validation_users: int = 10_000
