@@ -136,15 +136,20 @@ class _Workers(Generic[Task]):
         self._capacity = LOOKAHEAD_PER_WORKER * self._count
         self._usual_bytes = 0.0
         self._revivals = 0
-        self._pool = self._new_pool()
+        self._pool: ProcessPool | None = None
 
-    def _new_pool(self) -> ProcessPool:
-        return ProcessPool(
-            self._count,
-            initializer=_start_worker,
-            initargs=(os.getpid(), self._limits.memory_bytes),
-            context=_WorkerContext(),
-        )
+    def _running_pool(self) -> ProcessPool:
+        """Started in a thread, so that a Ctrl-C cannot cut the start in two: half a pool cannot be stopped."""
+        if self._pool is None:
+            self._pool = pool = ProcessPool(
+                self._count,
+                initializer=_start_worker,
+                initargs=(os.getpid(), self._limits.memory_bytes),
+                context=_WorkerContext(),
+            )
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(lambda: pool.active).result()
+        return self._pool
 
     @property
     def busy(self) -> bool:
@@ -159,8 +164,10 @@ class _Workers(Generic[Task]):
         return self.busy and not self._done.empty()
 
     def close(self) -> None:
-        self._pool.stop()  # type: ignore[no-untyped-call]
-        self._pool.join()
+        if self._pool is not None:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+            self._pool.join()
+            self._pool = None
 
     def submit(self, request: _Request[Task]) -> None:
         seconds = self._limits.timeout_seconds
@@ -168,12 +175,13 @@ class _Workers(Generic[Task]):
             seconds /= 2
         arguments = (str(request.task.item.media), request.frames, request.sound, seconds)
         try:
-            future = self._pool.schedule(_decode, arguments, timeout=seconds)
+            pool = self._running_pool()
+            future = pool.schedule(_decode, arguments, timeout=seconds)
         except RuntimeError as error:  # the pool broke while no request was in it
             self._revive(self._pool, error)
             self.submit(request)
             return
-        future.add_done_callback(partial(_hand_over, self._done, request, self._pool))
+        future.add_done_callback(partial(_hand_over, self._done, request, pool))
         self._in_flight += 1
 
     def settle_one(self) -> Iterator[tuple[Task, DecodedMedia]]:
@@ -206,7 +214,7 @@ class _Workers(Generic[Task]):
         fitting = int(BYTES_IN_FLIGHT / max(1.0, self._usual_bytes))
         self._capacity = min(max(fitting, self._count + 1), MAX_LOOKAHEAD_PER_WORKER * self._count)
 
-    def _revive(self, broken: ProcessPool, error: RuntimeError) -> None:
+    def _revive(self, broken: ProcessPool | None, error: RuntimeError) -> None:
         if broken is not self._pool:
             return
         self._revivals += 1
@@ -216,7 +224,6 @@ class _Workers(Generic[Task]):
                 "because every worker imports the script"
             ) from error
         self.close()
-        self._pool = self._new_pool()
 
 
 def _hand_over(
