@@ -154,7 +154,7 @@ def _write_store(folder: Path) -> FeatureStore:
     for features, text_D in zip(made, texts, strict=True):
         features.tokens["text"] = Tokens(text_D[None], np.zeros((1, 2)))
         features.fingerprints = {modality: f"example-{modality}" for modality in dims}
-        features.content_key = features.catalog_key = "0" * 32
+        features.catalog_key = "0" * 16
     store.write(made)
     return store
 

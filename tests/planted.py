@@ -87,7 +87,7 @@ def write_store(
     found = {modality for features in items for modality in features.tokens}
     for features in items:
         features.fingerprints = {modality: f"{encoder}-{modality}" for modality in features.tokens}
-        features.content_key = features.catalog_key = "0" * 32
+        features.catalog_key = "0" * 16
     store.add_encoders(
         EncoderRecord(
             fingerprint=f"{encoder}-{modality}",

@@ -17,7 +17,7 @@ DIMS: dict[Modality, int] = {"visual": 5, "audio": 3, "text": 4}
 
 
 def key(number: int) -> str:
-    return f"{number:016x}" * 2
+    return f"{number + 1:016x}"
 
 
 def tokens(modality: Modality, count: int, seed: int = 0) -> Tokens:
@@ -36,7 +36,7 @@ def make(item_id: str, *, seed: int = 0, fingerprint: str = "f", content: int = 
         tokens={modality: tokens(modality, counts[modality], seed) for modality in modalities},
         problems={modality: Problem(Reason.NO_STREAM, "none") for modality in DIMS if modality not in counts},
         fingerprints={modality: f"{modality}-{fingerprint}" for modality in modalities},
-        content_key=key(content),
+        keys={modality: key(content) for modality in DIMS},
         catalog_key=key(1),
     )
 

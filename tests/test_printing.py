@@ -37,7 +37,7 @@ def record(modality: str, dim: int, name: str = "n") -> EncoderRecord:
 def store(tmp_path: Path) -> FeatureStore:
     store = FeatureStore(tmp_path / "store", create=True)
     store.add_encoders([record("visual", 420), record("text", 384, EVIL)])
-    features = Features(Item(item_id="a"), {"visual": visual(8), "text": words()}, content_key="0")
+    features = Features(Item(item_id="a"), {"visual": visual(8), "text": words()})
     features.fingerprints = {"visual": "visual-420", "text": "text-384"}
     store.write([features, Features(Item(item_id="b"), problems={"visual": Problem(Reason.CORRUPT)})])
     return store

@@ -18,7 +18,7 @@ from mmrec.catalog import Item
 from mmrec.embedding import DecodeLimits, PresetEncoders, decode_items
 from mmrec.errors import MMRecError
 from mmrec.media import DecodedMedia
-from mmrec.store import Modality
+from mmrec.store import MODALITIES, Modality
 
 
 @dataclass(slots=True)
@@ -56,6 +56,7 @@ class CatalogMedia:
 class _Task:
     item: Item
     row: int
+    todo: frozenset[Modality] = frozenset(MODALITIES)
 
 
 def decode_catalog(
@@ -84,7 +85,7 @@ def _parts_of(item: Item, media: DecodedMedia, loaded: PresetEncoders) -> Iterat
         yield "visual", Parts(list(media.frames_TFHWC), _middles(media.frame_spans))
     if media.windows:
         yield "audio", Parts(media.windows, _middles(media.window_spans))
-    if "text" in loaded.encoders and (text := loaded.text(item)):
+    if "text" in loaded.encoders and (text := loaded.preset.text_of(item)):
         passages = cast("TextEncoder", loaded.encoders["text"]).passages(text)
         yield "text", Parts(passages, np.zeros(len(passages), np.float32))
 

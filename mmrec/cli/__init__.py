@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.demo import add_demo_command
+from mmrec.cli.history import add_history_commands
 from mmrec.cli.models import add_model_commands
 from mmrec.cli.output import fail
 from mmrec.cli.rankings import add_ranking_commands
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_demo_command(commands)
     add_store_commands(commands)
+    add_history_commands(commands)
     add_model_commands(commands)
     add_ranking_commands(commands)
     add_tuning_commands(commands)

@@ -8,7 +8,10 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmrec.store import FeatureStore
 
 
 def add_command(
@@ -25,6 +28,13 @@ def add_json(command: argparse.ArgumentParser) -> None:
 
 def add_store(command: argparse.ArgumentParser) -> None:
     command.add_argument("--store", type=Path, required=True, metavar="DIR", help="the feature store")
+    command.add_argument("--set", default="", metavar="NAME", help="the set of features in it (default: the first)")
+
+
+def open_store(arguments: argparse.Namespace) -> FeatureStore:
+    from mmrec.store import FeatureStore
+
+    return FeatureStore(arguments.store, encoder_set=arguments.set)
 
 
 def add_model(command: argparse.ArgumentParser) -> None:

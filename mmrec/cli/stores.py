@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_store, fail, positive, share
+from mmrec.cli.metrics import write_metrics
+from mmrec.cli.output import add_command, add_json, add_store, fail, open_store, positive, share
 from mmrec.cli.progress import embed_progress, stop_on_sigterm
 from mmrec.errors import MMRecError
 
@@ -36,11 +39,18 @@ def add_store_commands(commands: Any) -> None:
         "--media-root", type=Path, metavar="DIR", help="refuse media outside this folder, links resolved"
     )
     embed.add_argument("--max-failures", type=share, default=0.1, metavar="SHARE", help="of the items (default: 0.1)")
+    embed.add_argument("--as", dest="set", default="", metavar="NAME", help="a set of features beside the first")
+    embed.add_argument("--replace", action="store_true", help="put new tokens in the place of another encoder's")
+    embed.add_argument("--accept-missing", action="store_true", help="what is missing today is gone: forget its tokens")
     embed.add_argument("--prune", action="store_true", help="delete the rows of items that left the catalog")
     embed.add_argument(
         "--max-pruned", type=share, default=0.1, metavar="SHARE", help="of the stored items, else refuse (default: 0.1)"
     )
     embed.add_argument("--retry-failed", action="store_true", help="embed again what failed before")
+    embed.add_argument(
+        "--keep-days", type=float, default=7.0, metavar="DAYS", help="of earlier versions, to restore (default: 7)"
+    )
+    embed.add_argument("--metrics-file", type=Path, metavar="FILE", help="write the counts for Prometheus (.prom)")
     add_json(embed)
 
     fetch = add_command(commands, "fetch", _fetch, "download what a preset needs, once")
@@ -48,10 +58,6 @@ def add_store_commands(commands: Any) -> None:
 
     presets = add_command(commands, "presets", _presets, "the presets, what they download, and the kinds of encoder")
     add_json(presets)
-
-    status = add_command(commands, "status", _status, "what a store holds")
-    add_store(status)
-    add_json(status)
 
     export = add_command(commands, "export", _export, "write a store as Parquet or NumPy files")
     add_store(export)
@@ -89,16 +95,21 @@ def _embed(arguments: argparse.Namespace) -> int:
         prune=arguments.prune,
         max_pruned=arguments.max_pruned,
         retry_failed=arguments.retry_failed,
+        encoder_set=arguments.set,
+        replace=arguments.replace,
+        accept_missing=arguments.accept_missing,
+        max_failures=arguments.max_failures,
+        keep_days=arguments.keep_days,
+        command=shlex.join(["mmrec", *sys.argv[1:]]),
     )
+    if arguments.metrics_file is not None:
+        write_metrics(report, arguments.metrics_file)
     if arguments.json:
         print(json.dumps(report.as_dict()))
     else:
         print_report(report, arguments.store)
-    if report.failed_share > arguments.max_failures:
-        return fail(
-            f"{report.failed} of {report.items - report.skipped} items failed, more than --max-failures "
-            f"{arguments.max_failures:g} allows; `mmrec status --store {arguments.store}` lists the reasons"
-        )
+    if report.problem:
+        return fail(f"{report.problem}; `mmrec status --failed --store {arguments.store}` names the items")
     return 0
 
 
@@ -113,10 +124,16 @@ def run_embed(catalog: Path, store: Path, **options: Any) -> EmbedReport:
 
 
 def print_report(report: EmbedReport, store: Path) -> None:
-    pruned = f", {report.pruned} deleted" if report.pruned else ""
+    counts = f"{report.ok} ok, {report.partial} partial, {report.failed} failed"
+    more = {
+        "stale": report.stale,
+        "deleted": report.pruned,
+        "stored but not in the catalog": report.not_in_catalog,
+    }
     print(
-        f"{report.items} items: {report.ok} ok, {report.partial} partial, {report.failed} failed, "
-        f"{report.skipped} already there{pruned}; in {store}, after {report.seconds:.1f} s"
+        f"{report.items} items: {counts}, {report.skipped} already there"
+        f"{''.join(f', {count} {name}' for name, count in more.items() if count)}; in {store}, after "
+        f"{report.seconds:.1f} s"
     )
     for modality, encoder in report.encoders.items():
         print(f"  {modality:8}{encoder['name']}, {encoder['dim']} numbers a token")
@@ -152,26 +169,8 @@ def _presets(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _status(arguments: argparse.Namespace) -> int:
-    from mmrec.store import FeatureStore
-
-    status = FeatureStore(arguments.store).status()
-    if arguments.json:
-        print(json.dumps(asdict(status)))
-        return 0
-    counts = ", ".join(f"{count} {name}" for name, count in status.statuses.items())
-    print(f"{status.items} items: {counts}; {status.bytes_on_disk / 2**20:.1f} MiB")
-    for encoder in status.encoders:
-        print(f"  {encoder['modality']:8}{encoder['items']} items, {encoder['name']}, {encoder['dim']} numbers a token")
-    for modality, reasons in status.reasons.items():
-        print(f"  no or not all {modality}: " + ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items())))
-    return 0
-
-
 def _export(arguments: argparse.Namespace) -> int:
-    from mmrec.store import FeatureStore
-
-    paths = [str(path) for path in FeatureStore(arguments.store).export(arguments.out, arguments.format)]
+    paths = [str(path) for path in open_store(arguments).export(arguments.out, arguments.format)]
     print(json.dumps({"files": paths}) if arguments.json else "\n".join(paths))
     return 0
 

@@ -26,6 +26,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from mmrec.catalog import Item
 from mmrec.errors import MMRecError, Problem, Reason
 from mmrec.media import DecodedMedia, FramePlan, SoundPlan, decode_media
+from mmrec.store import Modality
 
 BYTES_IN_FLIGHT = 256 * 2**20  # decoded, but not taken yet
 LOOKAHEAD_PER_WORKER, MAX_LOOKAHEAD_PER_WORKER = 4, 32  # items: before any size is known, and ever
@@ -64,9 +65,13 @@ class DecodeLimits:
 
 
 class HasItem(Protocol):
-    """Whatever is to be decoded names its item."""
+    """Whatever is to be decoded names its item, and the modalities that are wanted of it."""
 
-    item: Item
+    @property
+    def item(self) -> Item: ...
+
+    @property
+    def todo(self) -> frozenset[Modality]: ...
 
 
 Task = TypeVar("Task", bound=HasItem)
@@ -84,7 +89,7 @@ def decode_items(
     >>> import mmrec
     >>> from mmrec.embedding import DecodeLimits, Task, decode_items
     >>> from mmrec.media import FramePlan, FrameSampling
-    >>> tasks = [Task(item, item.title, "", "") for item in mmrec.read_catalog("media").items()]
+    >>> tasks = [Task(item, item.title) for item in mmrec.read_catalog("media").items()]
     >>> frames = FramePlan(sampling=FrameSampling(count=4), height=32, width=32)
     >>> for task, media in decode_items(tasks, frames, None, DecodeLimits(workers=1)):
     ...     print(task.item.item_id, len(media.frame_spans), media.visual_problem)
@@ -95,10 +100,11 @@ def decode_items(
     try:
         for task in tasks:
             item = task.item
-            if item.media is None or item.problem is not None or (frames is None and sound is None):
+            pictures, waveform = frames if "visual" in task.todo else None, sound if "audio" in task.todo else None
+            if item.media is None or item.problem is not None or (pictures is None and waveform is None):
                 yield task, _not_opened(item)
                 continue
-            workers.submit(_Request(task, frames, sound))
+            workers.submit(_Request(task, pictures, waveform))
             while workers.full or workers.has_outcome:
                 yield from workers.settle_one()
         while workers.busy:

@@ -2,115 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import queue
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
 
-from mmrec.catalog import Item, read_catalog
+from mmrec.catalog import Catalog, read_catalog
 from mmrec.embedding.decoding import DecodeLimits, decode_items
-from mmrec.embedding.encoder_threads import EncoderThreads
-from mmrec.embedding.packing import Packer
-from mmrec.embedding.preset_encoders import PresetEncoders, load_preset_encoders
+from mmrec.embedding.lazy_encoders import EncodersChanged, LazyEncoders
 from mmrec.embedding.presets import load_preset
-from mmrec.embedding.tasks import Reading, Task, check_pruning, unfinished
+from mmrec.embedding.report import EmbedReport
+from mmrec.embedding.tasks import (
+    Policy,
+    Reading,
+    Task,
+    check_encoders,
+    check_pruning,
+    keep_what_is_lost,
+    start_from_another_set,
+    tasks_of,
+)
+from mmrec.embedding.writing import Writer
 from mmrec.errors import MMRecError
-from mmrec.media import DecodedMedia
-from mmrec.store import MODALITIES, Features, FeatureStore, Status, StoredKeys, html_table
-
-ROWS_PER_COMMIT = 2048
-BYTES_PER_COMMIT = 64 * 2**20
-SECONDS_PER_COMMIT = 10.0
-ROWS_WAITING_TO_BE_WRITTEN = 1024
-
-T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class EmbedReport:
-    """What a job did. Every item of the catalog is `ok`, `partial`, `failed` or `skipped` (already in the store).
-
-    `reasons` counts why modalities are missing or incomplete. `media_seconds` is how long the embedded video and sound
-    last. `stage_seconds`: `start` is what passed until the encoders were loaded; `decode` is summed over the `workers`,
-    `visual`, `audio` and `text` (encoding) over the `encoder_threads`; `write` and `wait` (for decoding) are those of
-    one thread each. All stages but `start` run side by side.
-
-    `efficiency` is the share of `seconds` in which the bottleneck worked: the decoding workers on average, or the
-    encoder threads on average, whichever were busier. It estimates the job's throughput over the slower of bare
-    decoding and bare encoding; where both compete for the same processors, each is slower than it would be alone, and
-    the estimate is too high (`scripts/bench_embed.py` measures it). What it lacks to 1 is start, waiting and writing.
-
-    >>> from mmrec import EmbedReport
-    >>> EmbedReport(items=61, ok=58, partial=2, failed=1, seconds=24.9)
-    EmbedReport(61 items: 58 ok, 2 partial, 1 failed; 24.9 s)
-    """
-
-    items: int = 0
-    ok: int = 0
-    partial: int = 0
-    failed: int = 0
-    skipped: int = 0
-    pruned: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    media_seconds: float = 0.0
-    stage_seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(["start", "decode", *MODALITIES, "write", "wait"], 0.0)
-    )
-    workers: int = 1
-    encoder_threads: int = 1
-    encoders: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{count} {name}" for name, count in self._counts().items() if count)
-        return f"EmbedReport({self.items} items{counts and f': {counts}'}; {self.seconds:.1f} s)"
-
-    def _repr_html_(self) -> str:
-        encoders = {
-            name: f"{encoder.get('name')}, {encoder.get('dim')} wide" for name, encoder in self.encoders.items()
-        }
-        rows = {"items": self.items, **self._counts(), **encoders, **self.reasons, "seconds": f"{self.seconds:.1f}"}
-        return html_table(rows.items())
-
-    def _counts(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in ("ok", "partial", "failed", "skipped", "pruned")}
-
-    @property
-    def done(self) -> int:
-        return self.ok + self.partial + self.failed + self.skipped
-
-    @property
-    def failed_share(self) -> float:
-        """The failed items' share of those that were not skipped."""
-        return self.failed / max(1, self.items - self.skipped)
-
-    @property
-    def efficiency(self) -> float:
-        encoding = sum(self.stage_seconds[modality] for modality in MODALITIES)
-        busiest = max(self.stage_seconds["decode"] / self.workers, encoding / self.encoder_threads)
-        return min(1.0, busiest / self.seconds) if self.seconds else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        reasons = dict(sorted(self.reasons.items()))
-        return {**dataclasses.asdict(self), "reasons": reasons, "efficiency": self.efficiency}
-
-    def count(self, features: Features) -> None:
-        match features.status:
-            case Status.OK:
-                self.ok += 1
-            case Status.PARTIAL:
-                self.partial += 1
-            case Status.FAILED:
-                self.failed += 1
-        self.reasons.update(problem.reason.value for problem in features.problems.values())
-        self.media_seconds += features.duration_seconds
-
+from mmrec.store import FeatureStore, StoredKeys
 
 Progress = Callable[[EmbedReport], None]
 
@@ -128,18 +46,32 @@ def embed(
     timeout_seconds: float = 120.0,
     worker_memory_bytes: int = 4 * 2**30,
     media_root: str | os.PathLike[str] | None = None,
+    encoder_set: str = "",
+    replace: bool = False,
+    retry_failed: bool = False,
+    accept_missing: bool = False,
+    max_failures: float = 0.1,
     prune: bool = False,
     max_pruned: float = 0.1,
-    retry_failed: bool = False,
+    keep_days: float = 7.0,
+    command: str = "",
     progress: Progress | None = None,
 ) -> EmbedReport:
     """Embed every item of `catalog` into the feature store at `store`, which is made where it does not exist.
 
-    Items that the store holds already, made from the same content by the same encoders, are skipped; those that failed,
-    or ran out of time or memory in part, are tried again with `retry_failed`. `precision` is that of the encoders'
-    weights. `prune` deletes the rows of items that left the catalog, but refuses to, before anything is embedded, where
-    they are more than a share of `max_pruned` of the store: a catalog may be cut off. `workers` 0 is one decoding
-    process per processor. `progress` is called now and then with the report.
+    What the store holds already, made from the same content by the same encoder, is skipped: a file is recognised by
+    its content, wherever it lies. What failed, or ran out of time or memory in part, is tried again with
+    `retry_failed`. Nothing that the store holds is replaced by an absence: where a file, or a text, is missing today or
+    cannot be read, its tokens stay, and the item is `stale`, until it comes back or `accept_missing` says that it is
+    gone. Where the store holds tokens of other encoders, embedding refuses to start, unless `replace` says that new
+    ones take their place, or `encoder_set` names a set to be kept beside the others, which starts from what they share.
+
+    The report has a `problem` where more than a share of `max_failures` of the items failed, or lost what they had or
+    should have. `prune` deletes the rows of items that left the catalog, but refuses to, before anything is embedded,
+    where they are more than a share of `max_pruned` of the store: a catalog may be cut off. Earlier versions of the
+    store are kept for `keep_days` at least. `precision` is that of the encoders' weights. `workers` 0 is one decoding
+    process per processor. `progress` is called now and then with the report; `command` is what the record of the run
+    says was run.
 
     Raises `CatalogError`, `EncoderError` or `StoreError`; what was committed before stays in the store. A failing item
     raises nothing: its status and reasons are stored.
@@ -155,177 +87,110 @@ def embed(
     """
     start = time.perf_counter()
     limits = DecodeLimits(workers=workers, timeout_seconds=timeout_seconds, memory_bytes=worker_memory_bytes)
-    if not 0 <= max_pruned <= 1:
-        raise MMRecError(f"max_pruned is {max_pruned}: expected a share between 0 and 1")
+    for name, value in (("max_pruned", max_pruned), ("max_failures", max_failures)):
+        if not 0 <= value <= 1:
+            raise MMRecError(f"{name} is {value}: expected a share between 0 and 1")
     if batch_size is not None and batch_size < 1:
         raise MMRecError(f"the batch size is {batch_size}: expected 1 or more")
+    if not keep_days >= 0:
+        raise MMRecError(f"keep_days is {keep_days}: expected 0 or more")
     chosen = load_preset(preset)
-    manifest = read_catalog(catalog, media_root=media_root)
-    loaded = load_preset_encoders(chosen, device=device, precision=precision, allow_pickle=allow_pickle)
-    report = EmbedReport(items=manifest.num_items, encoders=_describe(loaded), workers=limits.num_workers)
-    report.stage_seconds["start"] = time.perf_counter() - start
-    target = FeatureStore(store, create=True)
-    if progress is not None:
-        progress(report)
-    with target.lock():
-        target.add_encoders(loaded.records())
-        keys = target.keys()
-        if prune:
-            check_pruning(target, keys, manifest, max_pruned)
-        reading = Reading(manifest)
-        with Writer(target, keys, report) as writer:
-
-            def skip(item: Item, catalog_key: str | None) -> None:
-                report.skipped += 1
-                if catalog_key is not None:
-                    writer.relabel(item, catalog_key)
-
-            tasks = unfinished(reading.items(), loaded, keys, skip, retry_failed=retry_failed)
-            with (
-                closing(decode_items(tasks, loaded.frames, loaded.sound, limits)) as decoded,
-                closing(encoded(decoded, loaded, batch_size, report)) as finished,
-            ):
-                for features in finished:
-                    writer.put(features)
-                    report.seconds = time.perf_counter() - start
-                    if progress is not None:
-                        progress(report)
-        reading.check()
-        if prune:
-            check_pruning(target, keys, manifest, max_pruned)  # a folder may have been lost since
-            report.pruned = target.prune(item.item_id for item in manifest.items())
-        if report.skipped < report.items or report.pruned:
-            target.compact()
-    report.seconds = time.perf_counter() - start
+    job = _Job(
+        manifest=read_catalog(catalog, media_root=media_root),
+        encoders=LazyEncoders(chosen, Path(store), device=device, precision=precision, allow_pickle=allow_pickle),
+        limits=limits,
+        batch_size=batch_size,
+        policy=Policy(retry_failed=retry_failed, accept_missing=accept_missing, replace=replace),
+        max_pruned=max_pruned if prune else None,
+        start=start,
+        progress=progress or (lambda _: None),
+    )
+    target = FeatureStore(store, create=True, encoder_set=encoder_set)
+    with target.lock(), target.run(command or f"mmrec.embed({str(catalog)!r}, {str(store)!r})") as run:
+        report = EmbedReport()
+        try:
+            try:
+                job.run(target, report)
+            except EncodersChanged:
+                report = EmbedReport()
+                job.run(target, report)
+            if report.skipped < report.items or report.pruned:
+                target.compact(timedelta(days=keep_days))
+            report.judge(max_failures, accept_missing=accept_missing)
+        finally:
+            report.seconds = time.perf_counter() - start
+            run.counts, run.exit, run.message = report.counts(), int(bool(report.problem)), report.problem
     return report
 
 
-def _describe(loaded: PresetEncoders) -> dict[str, dict[str, Any]]:
-    return {r.modality: {"name": r.name, "dim": r.dim, "fingerprint": r.fingerprint} for r in loaded.records()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    manifest: Catalog
+    encoders: LazyEncoders
+    limits: DecodeLimits
+    batch_size: int | None
+    policy: Policy
+    max_pruned: float | None
+    start: float
+    progress: Progress
 
+    def run(self, store: FeatureStore, report: EmbedReport) -> None:
+        report.items, report.workers = self.manifest.num_items, self.limits.num_workers
+        start_from_another_set(store, self.encoders.fingerprints)
+        if not self.policy.replace:
+            check_encoders(store, self.encoders.fingerprints, self.encoders.preset.name)
+        keys = store.keys()
+        self._check_pruning(store, keys)
+        reading = Reading(self.manifest)
+        with Writer(store, keys, report) as writer:
+            tasks = self._unfinished(reading, keys, writer, report)
+            first = next(tasks, None)
+            report.stage_seconds["start"] = time.perf_counter() - self.start
+            self.progress(report)
+            if first is not None:
+                self._embed(chain([first], tasks), store, writer, report)
+        reading.check()
+        report.not_in_catalog = keys.num_leaving(item.item_id for item in self.manifest.items())
+        if self.max_pruned is not None:
+            self._check_pruning(store, keys)  # a folder may have been lost since
+            report.pruned = store.prune(item.item_id for item in self.manifest.items())
+            report.not_in_catalog -= report.pruned
+        used = self.encoders.fingerprints
+        report.encoders = {
+            r.modality: {"name": r.name, "dim": r.dim, "fingerprint": r.fingerprint}
+            for r in store.encoders()
+            if used.get(r.modality) == r.fingerprint
+        }
 
-def encoded(
-    decoded: Iterator[tuple[Task, DecodedMedia]], loaded: PresetEncoders, batch_size: int | None, report: EmbedReport
-) -> Generator[Features, None, None]:
-    """Encode what was decoded, in full batches across items; yields each item as it is finished.
+    def _check_pruning(self, store: FeatureStore, keys: StoredKeys) -> None:
+        if self.max_pruned is not None:
+            check_pruning(store, keys, self.manifest, self.max_pruned)
 
-    >>> from mmrec.catalog import Item
-    >>> from mmrec.embedding import EmbedReport, Task, encoded, load_preset, load_preset_encoders
-    >>> from mmrec.media import DecodedMedia
-    >>> encoders = load_preset_encoders(load_preset("preset.yaml"), device="cpu")
-    >>> tasks = [Task(Item(item_id=name), name, "0" * 32, "0" * 32) for name in ("rain", "wind")]
-    >>> for features in encoded(((task, DecodedMedia()) for task in tasks), encoders, None, EmbedReport()):
-    ...     print(features.item.item_id, features.tokens["text"])
-    rain Tokens(1 x 1024)
-    wind Tokens(1 x 1024)
-    """
-    with EncoderThreads(loaded.device) as threads:
-        report.encoder_threads = threads.count
-        packer = Packer(loaded, batch_size, threads, report.stage_seconds)
-        for task, media in _timed(decoded, report):
-            report.stage_seconds["decode"] += media.decode_seconds
-            features = Features(
-                task.item,
-                duration_seconds=media.duration_seconds,
-                facts=media.facts,
-                content_key=task.content_key,
-                catalog_key=task.catalog_key,
-            )
-            yield from packer.add(features, media, task.text)
-        yield from packer.flush()
-
-
-def _timed(source: Iterator[T], report: EmbedReport) -> Iterator[T]:
-    while True:
-        start = time.perf_counter()
-        value = next(source, None)
-        report.stage_seconds["wait"] += time.perf_counter() - start
-        if value is None:
-            return
-        yield value
-
-
-class Writer:
-    """Commits finished items to the store in batches, from a thread of its own.
-
-    Leaving the context commits the rest, whatever happened inside. An error of the store is raised by the next call.
-
-    >>> import mmrec
-    >>> from mmrec.embedding import Writer
-    >>> source, target = mmrec.FeatureStore("store"), mmrec.FeatureStore("copy", create=True)
-    >>> with Writer(target, target.keys(), mmrec.EmbedReport()) as writer:
-    ...     for features in source.features(["rain-0", "rain-1"]):
-    ...         writer.put(features)
-    >>> len(target)
-    2
-    """
-
-    def __init__(self, store: FeatureStore, keys: StoredKeys, report: EmbedReport) -> None:
-        self._store, self._keys, self._report = store, keys, report
-        self._queue: queue.Queue[Features | tuple[Item, str] | None] = queue.Queue(ROWS_WAITING_TO_BE_WRITTEN)
-        self._error: BaseException | None = None
-        self._rows: list[Features] = []
-        self._labels: list[tuple[Item, str]] = []
-        self._bytes = 0
-        self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        if self._error is not None and error is None:
-            raise self._error
-
-    def put(self, features: Features) -> None:
-        self._enqueue(features)
-        self._report.count(features)
-
-    def relabel(self, item: Item, catalog_key: str) -> None:
-        self._enqueue((item, catalog_key))
-
-    def _enqueue(self, entry: Features | tuple[Item, str]) -> None:
-        if self._error is not None:
-            raise self._error
-        self._queue.put(entry)
-
-    def _work(self) -> None:
-        oldest = time.monotonic()
-        while True:
-            try:
-                entry = self._queue.get(timeout=SECONDS_PER_COMMIT)
-            except queue.Empty:
-                self._commit()
+    def _unfinished(self, reading: Reading, keys: StoredKeys, writer: Writer, report: EmbedReport) -> Iterator[Task]:
+        """The tasks with anything to embed; of the others the rows are brought up to date."""
+        preset, fingerprints = self.encoders.preset, self.encoders.fingerprints
+        for task in tasks_of(reading.items(), preset, fingerprints, keys, self.policy):
+            if task.todo:
+                yield task
                 continue
-            if entry is None:
-                self._commit()
-                return
-            if not self._rows and not self._labels:
-                oldest = time.monotonic()
-            self._collect(entry)
-            full = len(self._rows) + len(self._labels) >= ROWS_PER_COMMIT or self._bytes >= BYTES_PER_COMMIT
-            if full or time.monotonic() - oldest >= SECONDS_PER_COMMIT:
-                self._commit()
+            report.skipped += 1
+            report.lost += task.is_lost
+            if task.changes_the_row:
+                writer.put(task.features(task.item))
 
-    def _collect(self, entry: Features | tuple[Item, str]) -> None:
-        if isinstance(entry, Features):
-            self._rows.append(entry)
-            self._bytes += sum(tokens.vectors_TD.nbytes for tokens in entry.tokens.values())
-        else:
-            self._labels.append(entry)
+    def _embed(self, tasks: Iterator[Task], store: FeatureStore, writer: Writer, report: EmbedReport) -> None:
+        from mmrec.embedding.encoding import encoded
 
-    def _commit(self) -> None:
-        start = time.perf_counter()
-        rows, labels = self._rows, self._labels
-        self._rows, self._labels, self._bytes = [], [], 0
-        if self._error is None:
-            try:
-                changed = [row for row in rows if self._keys.holds(row.item.item_id)]
-                new = [row for row in rows if not self._keys.holds(row.item.item_id)]
-                self._store.write(new, changed)
-                self._store.relabel(labels)
-            except BaseException as error:  # noqa: BLE001 - handed over to the job's own thread
-                self._error = error
-        self._report.stage_seconds["write"] += time.perf_counter() - start
+        loaded = self.encoders.load()
+        store.add_encoders(loaded.records())
+        report.stage_seconds["start"] = time.perf_counter() - self.start
+        with (
+            closing(decode_items(tasks, loaded.frames, loaded.sound, self.limits)) as decoded,
+            closing(encoded(decoded, loaded, self.batch_size, report)) as finished,
+        ):
+            for features in finished:
+                settled = keep_what_is_lost(features, self.policy)
+                writer.put(settled)
+                report.count(settled, accept_missing=self.policy.accept_missing)
+                report.seconds = time.perf_counter() - self.start
+                self.progress(report)

@@ -80,9 +80,12 @@ class Packer:
 
     def add(self, features: Features, media: DecodedMedia, text: str) -> Iterator[Features]:
         draft = _Draft(features)
-        self._take_visual(draft, media)
-        self._take_audio(draft, media)
-        self._take_text(draft, text)
+        if "visual" not in features.kept:
+            self._take_visual(draft, media)
+        if "audio" not in features.kept:
+            self._take_audio(draft, media)
+        if "text" not in features.kept:
+            self._take_text(draft, text)
         if draft.outstanding == 0:
             yield features
         while ready := [key for key in self._groups if self._is_ready(key)]:

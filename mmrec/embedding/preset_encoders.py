@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any, cast
 
 from encoders.base import (
@@ -23,8 +22,6 @@ from encoders.base import (
 from encoders.base import EncoderError as LoadError
 from encoders.checkpoints import fetch as fetch_checkpoint
 from encoders.devices import resolve_device
-from encoders.text import clean_text
-from mmrec.catalog import Item
 from mmrec.embedding.presets import LIGHT_TEXT_FALLBACK, EncoderSpec, Preset
 from mmrec.errors import EncoderError
 from mmrec.media import FramePlan, SoundPlan
@@ -47,20 +44,6 @@ class PresetEncoders:
     sound: SoundPlan | None
     fingerprints: Mapping[Modality, str]
     device: torch.device
-
-    def text(self, item: Item) -> str:
-        """What is encoded of an item's words; empty where it has none."""
-        fields = {
-            "title": item.title,
-            "description": item.description,
-            "tags": ", ".join(item.tags),
-            "language": item.language,
-        }
-        cleaned = {name: clean_text(value) for name, value in fields.items()}
-        if not (cleaned["title"] or cleaned["description"] or cleaned["tags"]):
-            return ""
-        lines = Template(self.preset.text_template).substitute(cleaned).splitlines()
-        return "\n".join(line.strip() for line in lines if line.strip())
 
     def records(self) -> list[EncoderRecord]:
         return [

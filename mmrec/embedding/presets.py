@@ -10,6 +10,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from encoders.cleaning import clean_text
+from mmrec.catalog import Item
 from mmrec.errors import EncoderError, MMRecError
 from mmrec.media import FrameSampling, SoundSampling
 
@@ -55,6 +57,20 @@ class Preset:
             raise EncoderError(
                 f"text_template {self.text_template!r}: it may use {', '.join('$' + f for f in TEXT_FIELDS)}"
             )
+
+    def text_of(self, item: Item) -> str:
+        """What is encoded of an item's words; empty where it has none."""
+        fields = {
+            "title": item.title,
+            "description": item.description,
+            "tags": ", ".join(item.tags),
+            "language": item.language,
+        }
+        cleaned = {name: clean_text(value) for name, value in fields.items()}
+        if not (cleaned["title"] or cleaned["description"] or cleaned["tags"]):
+            return ""
+        lines = Template(self.text_template).substitute(cleaned).splitlines()
+        return "\n".join(line.strip() for line in lines if line.strip())
 
 
 _MINILM = EncoderSpec(

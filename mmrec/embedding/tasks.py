@@ -5,14 +5,52 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from mmrec.catalog import Catalog, Item
-from mmrec.embedding.preset_encoders import PresetEncoders
-from mmrec.errors import CatalogError, StoreError
-from mmrec.store import FeatureStore, StoredKeys
+from mmrec.embedding.identity import ABSENT, MediaIdentity, identified
+from mmrec.embedding.presets import Preset
+from mmrec.errors import CatalogError, Reason, StoreError
+from mmrec.store import HASH_CHARACTERS, MODALITIES, Features, FeatureStore, Kept, Modality, StoredKeys, StoredRow
+
+_TOLD_BY_THE_FILE = frozenset({Reason.NO_STREAM, Reason.NOT_WANTED})  # the file was read, or the preset does not ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a job does beside what is new: `retry_failed` tries again what another try may bring, `accept_missing` takes
+    what is away for gone, `replace` puts tokens of other encoders in the place of those that are there."""
+
+    retry_failed: bool = False
+    accept_missing: bool = False
+    replace: bool = False
+
+
+def start_from_another_set(store: FeatureStore, fingerprints: Mapping[Modality, str]) -> None:
+    """Fill a set that has no rows yet with the tokens that it shares with another set of the same store."""
+    if len(store):
+        return
+    others = [FeatureStore(store.folder, encoder_set=name) for name in store.sets() if name != store.encoder_set]
+    shared = [[m for m, used in other.used_fingerprints().items() if used == {fingerprints.get(m)}] for other in others]
+    if any(shared):
+        most, other = max(zip(shared, others, strict=True), key=lambda pair: len(pair[0]))
+        store.copy_from(other, most)
+
+
+def check_encoders(store: FeatureStore, fingerprints: Mapping[Modality, str], preset: str) -> None:
+    """Raises `StoreError` where the store has tokens by another encoder, or of a modality not wanted any more."""
+    for modality, used in store.used_fingerprints().items():
+        if used - {fingerprints.get(modality)}:
+            known = {record.fingerprint: record.name for record in store.encoders()}
+            theirs = " and ".join(sorted({known.get(fingerprint, "another encoder") for fingerprint in used}))
+            wanted = "asks for others" if modality in fingerprints else "asks for none"
+            raise StoreError(
+                f"store {store.folder} holds {modality} tokens of {theirs}, but the preset {preset!r}, as it is now, "
+                f"{wanted}: embed with --replace to put new ones in their place, or with --as NAME to keep both"
+            )
 
 
 def check_pruning(store: FeatureStore, keys: StoredKeys, manifest: Catalog, max_pruned: float) -> None:
@@ -50,56 +88,128 @@ class Reading:
         self._manifest.check_unchanged()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Task:
-    """An item to embed, its words, and the keys of its row.
+    """What is to be done for one item: the modalities in `todo` are embedded, of the others `kept` says what becomes.
 
     >>> from mmrec import Item
     >>> from mmrec.embedding import Task
-    >>> Task(Item(item_id="a", title="Rain"), text="Rain", content_key="0" * 32, catalog_key="0" * 32).text
-    'Rain'
+    >>> sorted(Task(Item(item_id="a", title="Rain"), text="Rain").todo)
+    ['audio', 'text', 'visual']
     """
 
     item: Item
     text: str
-    content_key: str
-    catalog_key: str
+    todo: frozenset[Modality] = frozenset(MODALITIES)
+    kept: Mapping[Modality, Kept] = field(default_factory=dict)
+    keys: Mapping[Modality, str] = field(default_factory=dict)
+    catalog_key: str = ""
+    media: MediaIdentity = ABSENT
+    stored: StoredRow | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the item lacks what it had, or what the catalog promises, as far as can be told without a try."""
+        stale = self.stored.stale if self.stored is not None else frozenset()
+        away = self.item.media is not None and not self.media.content
+        return away or any(self.kept.get(modality) == "as it is" for modality in stale)
+
+    @property
+    def changes_the_row(self) -> bool:
+        """Whether anything is to be written although nothing is to be embedded."""
+        stored = self.stored
+        if stored is None or self.catalog_key != stored.catalog_key or "fresh" in self.kept.values():
+            return True
+        return bool(self.media.content) and self.media.state != stored.media_state
+
+    def features(self, item: Item) -> Features:
+        """The row of the item, before anything of it is embedded."""
+        return Features(
+            item,
+            keys=dict(self.keys),
+            catalog_key=self.catalog_key,
+            media_hash=self.media.content,
+            media_state=self.media.state,
+            stored=self.stored,
+            kept=dict(self.kept),
+        )
 
 
-def unfinished(
-    items: Iterable[Item],
-    loaded: PresetEncoders,
-    keys: StoredKeys,
-    skip: Callable[[Item, str | None], None],
-    *,
-    retry_failed: bool,
+def tasks_of(
+    items: Iterable[Item], preset: Preset, fingerprints: Mapping[Modality, str], keys: StoredKeys, policy: Policy
 ) -> Iterator[Task]:
-    """The items that the store does not hold as they are now.
+    """Of every item, what is to be done with it: nothing where the store holds it as it is now."""
+    for item, media in identified(items, keys):
+        text, stored = preset.text_of(item), keys.row(item.item_id)
+        content: dict[Modality, Any] = dict.fromkeys(("visual", "audio"), _content(item, media))
+        content["text"] = text or content["visual"]
+        now = {modality: _digest(content[modality], fingerprints.get(modality)) for modality in MODALITIES}
+        absent = {m for m in MODALITIES if (not text if m == "text" else True) and not media.content}
+        todo = {m for m in MODALITIES if _is_to_be_embedded(m, now[m], m in absent, m in fingerprints, stored, policy)}
+        if "text" in todo and not text and media.content:  # its words are those of the file, which is opened for them
+            todo |= fingerprints.keys()
+        kept: dict[Modality, Kept] = {}
+        if stored is not None:
+            kept = {
+                m: "fresh" if m in stored.stale and now[m] == stored.keys[m] else "as it is"
+                for m in MODALITIES
+                if m not in todo
+            }
+        yield Task(
+            item=item,
+            text=text,
+            todo=frozenset(todo),
+            kept=kept,
+            keys=now,
+            catalog_key=_digest(item.title, item.description, item.tags, item.language, sorted(item.metadata.items())),
+            media=media,
+            stored=stored,
+        )
 
-    `skip` is told of the others, with the new key of the row in the catalog where that alone has changed.
-    """
-    for item in items:
-        text = loaded.text(item)
-        content_key = _digest(_media_state(item), text, sorted(loaded.fingerprints.items()))
-        catalog_key = _digest(item.title, item.description, item.tags, item.language, sorted(item.metadata.items()))
-        difference = keys.compare(item.item_id, content_key, catalog_key)
-        if difference in {"new", "changed"} or (retry_failed and keys.worth_retrying(item.item_id)):
-            yield Task(item, text, content_key, catalog_key)
-            continue
-        skip(item, catalog_key if difference == "relabelled" else None)
+
+def _content(item: Item, media: MediaIdentity) -> Any:
+    """What the tokens of a file are made from: its content, or the name of what is not there."""
+    if media.content:
+        return media.content
+    return [str(item.problem)] if item.problem is not None else [item.media and os.fsencode(item.media).hex()]
+
+
+def _is_to_be_embedded(
+    modality: Modality, key: str, is_absent: bool, is_wanted: bool, stored: StoredRow | None, policy: Policy
+) -> bool:
+    if stored is None:
+        return True
+    if not is_wanted:
+        return modality in stored.with_tokens
+    if policy.retry_failed and modality in stored.worth_retrying:
+        return True
+    if is_absent and stored.stale & _same_source(modality) and not policy.accept_missing:
+        return False
+    return key != stored.keys[modality]
+
+
+def keep_what_is_lost(features: Features, policy: Policy) -> Features:
+    """Where a modality that the store has could not be had today, leave it there, and mark it as stale."""
+    stored = features.stored
+    if stored is None or policy.accept_missing:
+        return features
+    away = {
+        modality
+        for modality, problem in features.problems.items()
+        if modality not in {*features.tokens, *features.kept} and problem.reason not in _TOLD_BY_THE_FILE
+    }
+    for modality in away & stored.with_tokens - stored.stale:
+        features.kept[modality], features.stale_since[modality] = "stale", datetime.now(UTC)
+    for modality in away - features.kept.keys():
+        if stored.with_tokens & _same_source(modality) & away:
+            features.kept[modality] = "as it is"
+    return features
+
+
+def _same_source(modality: Modality) -> frozenset[Modality]:
+    """The modalities that come and go together."""
+    return frozenset({"text"} if modality == "text" else {"visual", "audio"})
 
 
 def _digest(*parts: Any) -> str:
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
-
-
-def _media_state(item: Item) -> Any:
-    """What changes when the file does."""
-    if item.media is None:
-        return item.problem and [item.problem.reason, item.problem.detail]
-    path = os.fsencode(item.media).hex()
-    try:
-        status = item.media.stat()
-    except (OSError, ValueError):
-        return [path]
-    return [path, status.st_size, status.st_mtime_ns]
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=HASH_CHARACTERS // 2).hexdigest()

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from encoders.text import clean_text
+from encoders.cleaning import clean_text
 from fusion.config import FitReport, Hardware
 from fusion.tower import Towers
 from mmrec.errors import ModelError

@@ -2,11 +2,16 @@ from .feature_store import EncoderRecord as EncoderRecord
 from .feature_store import FeatureStore as FeatureStore
 from .features import MODALITIES as MODALITIES
 from .features import Features as Features
+from .features import Kept as Kept
 from .features import Modality as Modality
 from .features import Status as Status
+from .features import StoredRow as StoredRow
 from .features import Tokens as Tokens
 from .importing import import_features as import_features
+from .keys import HASH_CHARACTERS as HASH_CHARACTERS
 from .keys import StoredKeys as StoredKeys
 from .rows import token_matrix as token_matrix
 from .notebook import html_table as html_table
+from .runs import Run as Run
+from .tables import Version as Version
 from .status import StoreStatus as StoreStatus

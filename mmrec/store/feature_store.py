@@ -1,45 +1,39 @@
-"""The feature store: one row per item, on LanceDB. The only file that imports lancedb."""
+"""The feature store: one row per item."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmrec.catalog import Item
-from mmrec.errors import MMRecError, StoreError
+from mmrec.errors import StoreError
 from mmrec.store.exporting import export_npy, export_parquet
 from mmrec.store.features import MODALITIES, Features, Modality, Status
-from mmrec.store.keys import StoredKeys
-from mmrec.store.rows import (
-    CATALOG_SCHEMA,
-    SCHEMA,
-    catalog_row,
-    mean_tokens,
-    to_features,
-    to_table,
-)
+from mmrec.store.keys import KEY_COLUMNS, StoredKeys
+from mmrec.store.rows import ADDED_COLUMNS, SCHEMA, changed_columns, mean_tokens, to_features, to_table
+from mmrec.store.runs import Run, RunLog
 from mmrec.store.status import StoreStatus
+from mmrec.store.tables import Tables, Version, drop_old_versions, has_table, table_names, versions
 
 TABLE = "items"
 ENCODERS_TABLE = "encoders"
 SCAN_ROWS = 1024
 COMMITS_BETWEEN_COMPACTIONS = 64
 MAX_FRAGMENTS = 1024
-OLD_VERSIONS_KEPT = timedelta(hours=1)
+KEEP_VERSIONS = timedelta(days=7)
 
 _ENCODERS_SCHEMA = pa.schema(
     [
@@ -75,14 +69,7 @@ class EncoderRecord:
     encoder_fingerprint: str = ""
 
 
-@contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except MMRecError:
-        raise
-    except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
-        raise StoreError(f"store {folder}: {error}") from error
+_SET_NAME = re.compile(r"[A-Za-z0-9_-]*")
 
 
 class FeatureStore:
@@ -99,51 +86,42 @@ class FeatureStore:
     Features('rain-0', ok, visual 2 x 16, audio 2 x 8, text 1 x 1024)
 
     Opening one that is not there raises `StoreError` unless `create` is set. Any number of processes may read while one
-    writes; writers take `lock()`. It keeps no file open, so it needs no closing; a copy or a pickle opens the same
-    folder again.
+    writes, and see what it has committed; writers take `lock()`. It keeps no file open, so it needs no closing; a copy
+    or a pickle opens the same folder again.
+
+    A store may hold several sets of features of the same catalog side by side, made by different encoders:
+    `encoder_set` names the one to open, "" the first one.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, create: bool = False) -> None:
-        self.folder = Path(folder)
-        if not create and not (self.folder / f"{TABLE}.lance").is_dir():
+    def __init__(self, folder: str | os.PathLike[str], *, create: bool = False, encoder_set: str = "") -> None:
+        self.folder, self.encoder_set = Path(folder), encoder_set
+        if not _SET_NAME.fullmatch(encoder_set):
+            raise StoreError(f"encoder set {encoder_set!r}: a name has letters, digits, - and _ only")
+        self._name = f"{TABLE}.{encoder_set}" if encoder_set else TABLE
+        if not create and not self.sets():
             raise StoreError(
                 f"there is no store at {self.folder}: make one with `mmrec embed CATALOG --store {self.folder}`"
             )
-        import lancedb
-
-        with _storage_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._database = lancedb.connect(self.folder)
-            self._items = self._open(TABLE, SCHEMA, create)
-            self._encoders = self._open(ENCODERS_TABLE, _ENCODERS_SCHEMA, create)
+        if not create and encoder_set not in self.sets():
+            named = ", ".join(name or "the one without a name" for name in self.sets())
+            raise StoreError(f"store {self.folder} has no encoder set {encoder_set!r}: it has {named}")
+        self._tables = Tables(self.folder)
+        self._items = self._tables.open(self._name, SCHEMA, create=create, added=ADDED_COLUMNS)
+        self._encoders = self._tables.open(ENCODERS_TABLE, _ENCODERS_SCHEMA, create=create)
         self._commits = 0
         self._replaced_rows = 0
 
-    def _open(self, name: str, schema: pa.Schema, create: bool) -> Any:
-        if create and not self._has_version(name):
-            with self.lock():
-                if not self._has_version(name):
-                    shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
-                    self._database.create_table(name, schema=schema)
-        table = self._database.open_table(name)
-        if not table.schema.equals(schema):
-            raise StoreError(f"store {self.folder} was made by another version of mmrec: embed into a new folder")
-        return table
-
-    def _has_version(self, name: str) -> bool:
-        """Whether a table was made to its end; a kill while it is made leaves a folder without any version."""
-        return any((self.folder / f"{name}.lance" / "_versions").glob("*"))
-
-    def __reduce__(self) -> tuple[type[FeatureStore], tuple[Path]]:
-        return FeatureStore, (self.folder.absolute(),)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(FeatureStore, encoder_set=self.encoder_set), (self.folder.absolute(),)
 
     def __repr__(self) -> str:
-        return f"FeatureStore({str(self.folder)!r}, {self._contents()})"
+        of_set = f", encoder set {self.encoder_set!r}" if self.encoder_set else ""
+        return f"FeatureStore({str(self.folder)!r}{of_set}, {self._contents()})"
 
     def _contents(self) -> str:
         """How many items there are, and the widths of the encoders that it was written by."""
         try:
-            if not self._has_version(TABLE):
+            if not has_table(self.folder, self._name):
                 return "no longer there"
             widths: dict[Modality, list[int]] = {modality: [] for modality in MODALITIES}
             for encoder in self.encoders():
@@ -155,86 +133,121 @@ class FeatureStore:
             return "not readable"
 
     def __len__(self) -> int:
-        with _storage_errors(self.folder):
+        with self._tables.errors():
             return int(self._items.count_rows())
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the right to write; `StoreError` at once where another process holds it."""
-        lock = filelock.FileLock(self.folder / "writer.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise StoreError(
-                f"store {self.folder} is being written by another job: wait for it, or use another folder"
-            ) from None
-        except OSError as error:
-            raise StoreError(f"store {self.folder} cannot be written: {error.strerror or error}") from error
-        try:
-            yield
-        finally:
-            lock.release()
+        return self._tables.lock()
+
+    def sets(self) -> list[str]:
+        """The names of the encoder sets in this folder; "" is the first one."""
+        names = (name for name in table_names(self.folder) if name == TABLE or name.startswith(f"{TABLE}."))
+        return [name.removeprefix(TABLE).removeprefix(".") for name in names]
+
+    # --- runs and versions --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def run(self, command: str) -> Iterator[Run]:
+        """Record a run, and keep the version from which it starts, so that it can be undone."""
+        with RunLog(self._tables).record(command) as run, self._tables.errors():
+            self._items.tags.create(run.run_id, self._items.version)
+            yield run
+
+    def runs(self) -> list[Run]:
+        """What ran on this folder, the newest first."""
+        return RunLog(self._tables).all()
+
+    def versions(self) -> list[Version]:
+        """The states of this set that are still kept, the newest first; `tag` is the run that started from one.
+
+        >>> import mmrec
+        >>> mmrec.FeatureStore("store").versions()[0].rows
+        16
+        """
+        with self._tables.errors():
+            return versions(self._items)
+
+    def restore(self, version: int) -> None:
+        """Make the rows what they were in an earlier version. This makes a new version, so it can be undone as well.
+
+        Raises `StoreError` where that version is not kept any more.
+        """
+        known = [v.number for v in self.versions()]
+        if version not in known:
+            raise StoreError(f"store {self.folder} keeps no version {version}: it has {known[-1]} to {known[0]}")
+        with self._tables.errors():
+            self._items.restore(version)
+            self._items.checkout_latest()
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def add_encoders(self, encoders: Iterable[EncoderRecord]) -> None:
         rows = [{**asdict(encoder), "spec": json.dumps(dict(encoder.spec), sort_keys=True)} for encoder in encoders]
         if rows:
-            with _storage_errors(self.folder):
+            with self._tables.errors():
                 insert = self._encoders.merge_insert("fingerprint").when_not_matched_insert_all()
                 insert.execute(
                     pa.Table.from_pylist(rows, schema=self._encoders.schema)
                 )  # older stores have fewer columns
 
     def write(self, new: Sequence[Features], changed: Sequence[Features] = ()) -> None:
-        """Add the rows of `new` items and replace those of `changed` ones; each of the two at once or not at all."""
-        with _storage_errors(self.folder):
+        """Add the rows of `new` items and replace those of `changed` ones, but for what each of them keeps.
+
+        The new ones are added at once or not at all; so are those of the changed ones that keep the same.
+        """
+        groups: dict[tuple[str, ...], list[Features]] = {}
+        for row in changed:
+            groups.setdefault(changed_columns(row), []).append(row)
+        with self._tables.errors():
             if new:
                 self._items.add(to_table(new))
-            if changed:
-                self._items.merge_insert("item_id").when_matched_update_all().execute(to_table(changed))
+            for columns, rows in groups.items():
+                self._items.merge_insert("item_id").when_matched_update_all().execute(to_table(rows, columns))
         self._replaced_rows += len(changed)
         self._commits += 1
         if self._commits % COMMITS_BETWEEN_COMPACTIONS == 0:
             self.compact()
 
-    def relabel(self, items: Sequence[tuple[Item, str]]) -> None:
-        """Take over what the catalog says of items, each given with its catalog key, whose tokens stay valid."""
-        if items:
-            table = pa.Table.from_pylist([catalog_row(item, key) for item, key in items], schema=CATALOG_SCHEMA)
-            with _storage_errors(self.folder):
-                self._items.merge_insert("item_id").when_matched_update_all().execute(table)
-            self._replaced_rows += len(items)
+    def copy_from(self, other: FeatureStore, modalities: Collection[Modality]) -> None:
+        """Take over the rows of another set, with the tokens of these modalities alone."""
+        left_out = [
+            name for name in SCHEMA.names if name.startswith(tuple(f"{m}_" for m in MODALITIES if m not in modalities))
+        ]
+        columns = [name for name in SCHEMA.names if name not in left_out]
+        with self._tables.errors():
+            for batch in other.scan(columns):
+                missing = {name: pa.nulls(batch.num_rows, SCHEMA.field(name).type) for name in left_out}
+                values = {**dict(zip(batch.schema.names, batch.columns, strict=True)), **missing}
+                self._items.add(pa.table({name: values[name] for name in SCHEMA.names}, schema=SCHEMA))
 
     def prune(self, keep: Iterable[str]) -> int:
         """Delete the rows of all other items; returns how many."""
         ids = pa.table({"item_id": pa.array(keep, pa.string())})
-        with _storage_errors(self.folder):
+        with self._tables.errors():
             result = self._items.merge_insert("item_id").when_not_matched_by_source_delete().execute(ids)
             self._replaced_rows += result.num_deleted_rows
             return int(result.num_deleted_rows)
 
-    def compact(self) -> None:
-        """Merge small fragments and drop versions older than an hour, where that is worth rewriting the rows.
+    def compact(self, keep_versions: timedelta = KEEP_VERSIONS) -> None:
+        """Merge small fragments and drop old versions, where that is worth rewriting the rows.
 
         It is where this object replaced or deleted half of the rows, and where at least half of them lie outside the
         largest of many fragments: so a row is rewritten as many times as the store doubled.
         """
-        with _storage_errors(self.folder):
+        with self._tables.errors():
             rows, fragments = len(self), self._items.stats()["fragment_stats"]
             are_many = fragments["num_fragments"] >= COMMITS_BETWEEN_COMPACTIONS
             is_scattered = are_many and rows >= 2 * fragments["lengths"]["max"]
             if is_scattered or fragments["num_fragments"] >= MAX_FRAGMENTS or 2 * self._replaced_rows >= max(1, rows):
-                self._items.optimize(cleanup_older_than=OLD_VERSIONS_KEPT)
+                drop_old_versions(self._items, keep_versions)
                 self._replaced_rows = 0
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def keys(self) -> StoredKeys:
-        with _storage_errors(self.folder):
-            reasons = [f"{modality}_reason" for modality in MODALITIES]
-            columns = ["item_id", "status", "content_key", "catalog_key", *reasons]
-            return StoredKeys(self._items.search().select(columns).to_arrow())
+        with self._tables.errors():
+            return StoredKeys(self._items.search().select(list(KEY_COLUMNS)).to_arrow())
 
     def scan(
         self, columns: Sequence[str] | None = None, item_ids: Collection[str] | None = None
@@ -244,7 +257,7 @@ class FeatureStore:
         `columns` None is all of them, `item_ids` None all items; of the named ones, those that are there.
         """
         columns = list(columns or SCHEMA.names)
-        with _storage_errors(self.folder):
+        with self._tables.errors():
             if item_ids is None:
                 reader = self._items.search().select(columns).to_batches(batch_size=SCAN_ROWS)
             else:
@@ -259,12 +272,12 @@ class FeatureStore:
         return row_ids
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        with _storage_errors(self.folder):
+        with self._tables.errors():
             yield from reader
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows as one Arrow table, in memory."""
-        with _storage_errors(self.folder):
+        with self._tables.errors():
             return self.scan(columns).read_all()
 
     def features(self, item_ids: Collection[str] | None = None) -> Iterator[Features]:
@@ -275,23 +288,22 @@ class FeatureStore:
                 yield to_features({name: column[row] for name, column in columns.items()})
 
     def encoders(self) -> list[EncoderRecord]:
-        with _storage_errors(self.folder):
+        with self._tables.errors():
             rows = self._encoders.to_arrow().to_pylist()
         return [EncoderRecord(**{**row, "spec": json.loads(row["spec"])}) for row in rows]
 
-    def fingerprints(self) -> dict[Modality, str]:
-        """Of the encoder that made the tokens, by modality; modalities without any token are left out.
-
-        Raises `StoreError` where tokens of several encoders lie mixed.
-        """
-        found: dict[Modality, str] = {}
+    def used_fingerprints(self) -> dict[Modality, set[str]]:
+        """Of the encoders that made the tokens, by modality; modalities without any token are left out."""
         used = self.to_arrow([f"{modality}_fingerprint" for modality in MODALITIES])
-        for modality in MODALITIES:
-            names = {name for name in used[f"{modality}_fingerprint"].unique().to_pylist() if name is not None}
+        found = {m: set(used[f"{m}_fingerprint"].unique().to_pylist()) - {None} for m in MODALITIES}
+        return {modality: names for modality, names in found.items() if names}
+
+    def fingerprints(self) -> dict[Modality, str]:
+        """As `used_fingerprints`, one each. Raises `StoreError` where tokens of several encoders lie mixed."""
+        used = self.used_fingerprints()
+        for modality, names in used.items():
             self.check_one_encoder(modality, names)
-            if names:
-                found[modality] = names.pop()
-        return found
+        return {modality: names.pop() for modality, names in used.items()}
 
     def vectors(self, modality: Modality) -> tuple[list[str], NDArray[np.float32]]:
         """One vector per item that has the modality: the mean of its L2-normalised tokens, L2-normalised.
@@ -357,6 +369,6 @@ class FeatureStore:
         ['items.parquet', 'visual.npy', 'audio.npy', 'text.npy']
         """
         folder = Path(out)
-        with _storage_errors(self.folder):
+        with self._tables.errors():
             folder.mkdir(parents=True, exist_ok=True)
             return (export_parquet if file_format == "parquet" else export_npy)(self, folder)

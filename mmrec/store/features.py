@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -19,6 +21,8 @@ MODALITIES: tuple[Modality, ...] = ("visual", "audio", "text")
 class Status(StrEnum):
     """`ok`: all that the item has was embedded. `partial`: some of it. `failed`: nothing.
 
+    `stale`: a modality could not be read any more; the tokens that it had before are kept.
+
     >>> import mmrec
     >>> mmrec.FeatureStore("store").status().statuses[mmrec.Status.OK]
     16
@@ -27,6 +31,7 @@ class Status(StrEnum):
     OK = "ok"
     PARTIAL = "partial"
     FAILED = "failed"
+    STALE = "stale"
 
 
 @dataclass(slots=True)
@@ -47,9 +52,30 @@ class Tokens:
         return f"Tokens({_sizes(self)}{spans})"
 
 
+Kept = Literal["as it is", "stale", "fresh"]
+"""What becomes of tokens that the store has: nothing, or they are marked as stale, or as stale no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """What a job needs to know of an item in the store: from what its tokens were made, and how they are."""
+
+    keys: Mapping[Modality, str]
+    with_tokens: frozenset[Modality]
+    faulty: frozenset[Modality]
+    stale: frozenset[Modality]
+    worth_retrying: frozenset[Modality]
+    catalog_key: str
+    media_state: str
+    media_hash: str
+
+
 @dataclass(slots=True)
 class Features:
-    """One item with its tokens. A modality without tokens has a problem; one with both was read in part.
+    """One item with its tokens. A modality without tokens has a problem; one with both was read in part, or is stale.
+
+    `keys` are hashes of what the tokens were made from, `media_hash` is that of the media file's content. `kept` names
+    the modalities that a write leaves as the store has them: those of `stored`.
 
     >>> import mmrec
     >>> features = next(mmrec.FeatureStore("store").features(["piano-1"]))
@@ -65,8 +91,13 @@ class Features:
     fingerprints: dict[Modality, str] = field(default_factory=dict)
     duration_seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
-    content_key: str = ""
+    keys: dict[Modality, str] = field(default_factory=dict)
+    stale_since: dict[Modality, datetime] = field(default_factory=dict)
     catalog_key: str = ""
+    media_hash: str = ""
+    media_state: str = ""
+    stored: StoredRow | None = None
+    kept: dict[Modality, Kept] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         tokens = [f"{modality} {_sizes(tokens)}" for modality, tokens in self.tokens.items()]
@@ -75,10 +106,29 @@ class Features:
 
     @property
     def status(self) -> Status:
-        if not self.tokens:
+        if self.stale:
+            return Status.STALE
+        with_tokens, faulty = set(self.tokens), {m for m, problem in self.problems.items() if problem.reason.is_fault}
+        if self.stored is not None:
+            with_tokens |= self.stored.with_tokens & self.kept.keys()
+            faulty = faulty - self.kept.keys() | self._kept_as_it_is & self.stored.faulty
+        if not with_tokens:
             return Status.FAILED
-        faulty = any(problem.reason.is_fault for problem in self.problems.values())
         return Status.PARTIAL if faulty else Status.OK
+
+    @property
+    def stale(self) -> set[Modality]:
+        """The modalities whose tokens are those of another day."""
+        stored = self.stored.stale if self.stored is not None else frozenset()
+        return (
+            set(self.stale_since)
+            | {m for m, kept in self.kept.items() if kept == "stale"}
+            | (self._kept_as_it_is & stored)
+        )
+
+    @property
+    def _kept_as_it_is(self) -> set[Modality]:
+        return {modality for modality, kept in self.kept.items() if kept == "as it is"}
 
 
 def _sizes(tokens: Tokens) -> str:

@@ -115,9 +115,8 @@ def _features(
             features.fingerprints[modality] = records[modality].fingerprint
         else:
             features.problems[modality] = Problem(Reason.NOT_FINITE, "the imported row is not finite")
-    digest = hashlib.blake2b(repr(sorted(features.fingerprints.items())).encode(), digest_size=16)
-    for modality in sorted(features.tokens):
-        digest.update(features.tokens[modality].vectors_TD.tobytes())
-    features.content_key = digest.hexdigest()
-    features.catalog_key = features.content_key
+    for modality, tokens in features.tokens.items():
+        content = hashlib.blake2b(features.fingerprints[modality].encode(), digest_size=8)
+        content.update(np.ascontiguousarray(tokens.vectors_TD).tobytes())
+        features.keys[modality] = content.hexdigest()
     return features

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -11,31 +11,40 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmrec.errors import Reason
-from mmrec.store.features import MODALITIES, Status
+from mmrec.store.features import MODALITIES, Modality, Status, StoredRow
+
+HASH_CHARACTERS: Final = 16
+"""Of hexadecimal: all hashes in a row are of 64 bits. Two are compared only for one item."""
+
+_OF_THE_ROW = ("catalog_key", "media_state", "media_hash")
+_OF_A_MODALITY = ("with_tokens", "faulty", "stale", "worth_retrying")
+KEY_COLUMNS = (
+    "item_id",
+    "status",
+    *_OF_THE_ROW,
+    *(f"{m}_{name}" for m in MODALITIES for name in ("key", "reason", "fingerprint", "stale_since")),
+)
 
 
 class StoredKeys:
-    """The keys of all rows, compactly: 25 bytes a row.
+    """The keys of all rows, compactly: 68 bytes a row.
 
     >>> import mmrec
     >>> keys = mmrec.FeatureStore("store").keys()
     >>> keys.holds("rain-0"), keys.holds("rain-99")
     (True, False)
-    >>> keys.compare("rain-0", content_key="f" * 32, catalog_key="0" * 32)
-    'changed'
+    >>> sorted(keys.row("rain-0").with_tokens)
+    ['audio', 'text', 'visual']
     """
 
     def __init__(self, table: pa.Table) -> None:
         ids = np.fromiter((hash(i) for i in table["item_id"].to_pylist()), np.int64, len(table))
         order = np.argsort(ids)
         self._ids = ids[order]
-        self._content = self._numbers(table["content_key"])[order]
-        self._catalog = self._numbers(table["catalog_key"])[order]
-        self._worth_retrying = _may_pass(table)[order]
-
-    @staticmethod
-    def _numbers(column: pa.ChunkedArray) -> NDArray[np.uint64]:
-        return np.fromiter((int(key[:16], 16) for key in column.to_pylist()), np.uint64, len(column))
+        self._hashes = {
+            name: _numbers(table[name])[order] for name in (*_OF_THE_ROW, *(f"{m}_key" for m in MODALITIES))
+        }
+        self._flags = {(m, name): flags[order] for m in MODALITIES for name, flags in _flags(table, m).items()}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -53,21 +62,23 @@ class StoredKeys:
     def holds(self, item_id: str) -> bool:
         return self._place(item_id) is not None
 
-    def worth_retrying(self, item_id: str) -> bool:
-        """Whether the item failed, or lacks something that another try may bring."""
-        place = self._place(item_id)
-        return place is not None and bool(self._worth_retrying[place])
-
-    def compare(
-        self, item_id: str, content_key: str, catalog_key: str
-    ) -> Literal["new", "changed", "relabelled", "same"]:
-        """What the store knows of an item: `relabelled` where only its catalog row changed, not what was embedded."""
+    def row(self, item_id: str) -> StoredRow | None:
+        """What is known of an item; None where the store has no row of it."""
         place = self._place(item_id)
         if place is None:
-            return "new"
-        if self._content[place] != int(content_key[:16], 16):
-            return "changed"
-        return "same" if self._catalog[place] == int(catalog_key[:16], 16) else "relabelled"
+            return None
+        texts = {name: _text(numbers[place]) for name, numbers in self._hashes.items()}
+        flagged = {name: frozenset(m for m in MODALITIES if self._flags[m, name][place]) for name in _OF_A_MODALITY}
+        return StoredRow(
+            keys={modality: texts[f"{modality}_key"] for modality in MODALITIES},
+            with_tokens=flagged["with_tokens"],
+            faulty=flagged["faulty"],
+            stale=flagged["stale"],
+            worth_retrying=flagged["worth_retrying"],
+            catalog_key=texts["catalog_key"],
+            media_state=texts["media_state"],
+            media_hash=texts["media_hash"],
+        )
 
     def _place(self, item_id: str) -> int | None:
         number = hash(item_id)
@@ -75,9 +86,23 @@ class StoredKeys:
         return place if place < len(self._ids) and self._ids[place] == number else None
 
 
-def _may_pass(table: pa.Table) -> NDArray[np.bool_]:
-    transient = [reason.value for reason in Reason if reason.may_pass]
-    found = pc.equal(table["status"], Status.FAILED.value)
-    for modality in MODALITIES:
-        found = pc.or_(found, pc.is_in(table[f"{modality}_reason"], value_set=pa.array(transient)))
-    return np.asarray(found.to_numpy(zero_copy_only=False) if len(table) else [], np.bool_)
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Hashes as numbers; 0 is none."""
+    return np.fromiter((int(key or "0", 16) for key in column.to_pylist()), np.uint64, len(column))
+
+
+def _text(number: np.uint64) -> str:
+    return f"{int(number):0{HASH_CHARACTERS}x}" if number else ""
+
+
+def _flags(table: pa.Table, modality: Modality) -> dict[str, NDArray[np.bool_]]:
+    reason, failed = table[f"{modality}_reason"], pc.equal(table["status"], Status.FAILED.value)
+    transient = pa.array([reason.value for reason in Reason if reason.may_pass])
+    faults = pa.array([reason.value for reason in Reason if reason.is_fault])
+    flags = {
+        "with_tokens": table[f"{modality}_fingerprint"].is_valid(),
+        "faulty": pc.is_in(reason, value_set=faults),
+        "stale": table[f"{modality}_stale_since"].is_valid(),
+        "worth_retrying": pc.or_(failed, pc.is_in(reason, value_set=transient)),
+    }
+    return {name: np.asarray(column.to_numpy() if len(table) else [], np.bool_) for name, column in flags.items()}

@@ -1,9 +1,11 @@
 """Features as rows of an Arrow table, and back.
 
 Columns, for each modality `m` of visual, audio and text:
-    item_id, status, title, description, tags, language, metadata (JSON), media, duration_seconds, facts (JSON),
-    m_tokens (T lists of D floats), m_starts, m_ends (seconds), m_reason, m_detail, m_fingerprint,
-    content_key (what the tokens were made from), catalog_key (the row of the catalog)
+    item_id, status, title, description, tags, language, metadata (JSON), catalog_key (hash of the row of the catalog),
+    media, media_hash (of the file's content), media_state (hash of its path, size and time of change),
+    duration_seconds, facts (JSON),
+    m_tokens (T lists of D floats), m_starts, m_ends (seconds), m_fingerprint, m_key (hash of what the tokens were made
+    from), m_reason, m_detail, m_stale_since (when the tokens of another day were first kept; null where they are not)
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ SCHEMA = pa.schema(
         pa.field("media", pa.string()),
         pa.field("duration_seconds", pa.float64()),
         pa.field("facts", pa.string()),
-        pa.field("content_key", pa.string()),
+        pa.field("media_hash", pa.string()),
+        pa.field("media_state", pa.string()),
         *(
             pa.field(f"{modality}_{name}", kind)
             for modality in MODALITIES
@@ -50,11 +53,17 @@ SCHEMA = pa.schema(
                 ("reason", pa.string()),
                 ("detail", pa.string()),
                 ("fingerprint", pa.string()),
+                ("key", pa.string()),
+                ("stale_since", pa.timestamp("us", "UTC")),
             ]
         ),
     ]
 )
-CATALOG_SCHEMA = pa.schema([SCHEMA.field("item_id"), *_CATALOG_FIELDS])
+ADDED_COLUMNS = frozenset(
+    {"media_hash", "media_state", *(f"{m}_{name}" for m in MODALITIES for name in ("key", "stale_since"))}
+)
+"""Those that stores of earlier versions lack; null there, so that everything is embedded anew."""
+_MARKS = ("reason", "detail", "stale_since")
 TOKEN_COUNTS_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string()),
@@ -64,43 +73,55 @@ TOKEN_COUNTS_SCHEMA = pa.schema(
 )
 
 
-def catalog_row(item: Item, catalog_key: str) -> dict[str, Any]:
-    return {
-        "item_id": item.item_id,
-        "title": item.title,
-        "description": item.description,
-        "tags": list(item.tags),
-        "language": item.language,
-        "metadata": json.dumps(dict(item.metadata), ensure_ascii=False),
-        "catalog_key": catalog_key,
-    }
-
-
-def to_table(rows: Sequence[Features]) -> pa.Table:
-    columns: dict[str, Any] = pa.Table.from_pylist(
-        [catalog_row(row.item, row.catalog_key) for row in rows], schema=CATALOG_SCHEMA
-    ).to_pydict()
-    columns |= {
+def to_table(rows: Sequence[Features], columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+    values: dict[str, Any] = {
+        "item_id": [row.item.item_id for row in rows],
         "status": [row.status for row in rows],
+        "title": [row.item.title for row in rows],
+        "description": [row.item.description for row in rows],
+        "tags": [list(row.item.tags) for row in rows],
+        "language": [row.item.language for row in rows],
+        "metadata": [json.dumps(dict(row.item.metadata), ensure_ascii=False) for row in rows],
+        "catalog_key": [row.catalog_key for row in rows],
         "media": [
             None if row.item.media is None else os.fsencode(row.item.media).decode("utf-8", "replace") for row in rows
         ],
         "duration_seconds": [row.duration_seconds for row in rows],
         "facts": [json.dumps(row.facts, ensure_ascii=False) for row in rows],
-        "content_key": [row.content_key for row in rows],
+        "media_hash": [row.media_hash for row in rows],
+        "media_state": [row.media_state for row in rows],
     }
     for modality in MODALITIES:
         tokens = [row.tokens.get(modality) for row in rows]
         problems = [row.problems.get(modality) for row in rows]
-        columns |= {
+        values |= {
             f"{modality}_tokens": _token_column([None if t is None else t.vectors_TD for t in tokens]),
             f"{modality}_starts": [None if t is None else t.spans_T2[:, 0] for t in tokens],
             f"{modality}_ends": [None if t is None else t.spans_T2[:, 1] for t in tokens],
             f"{modality}_reason": [None if p is None else p.reason for p in problems],
             f"{modality}_detail": [None if p is None else p.detail for p in problems],
             f"{modality}_fingerprint": [row.fingerprints.get(modality) for row in rows],
+            f"{modality}_key": [row.keys.get(modality, "") for row in rows],
+            f"{modality}_stale_since": [row.stale_since.get(modality) for row in rows],
         }
-    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names}, schema=SCHEMA)
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    return pa.table({field.name: pa.array(values[field.name], field.type) for field in schema}, schema=schema)
+
+
+def changed_columns(row: Features) -> tuple[str, ...]:
+    """The columns that a write of this row replaces, in their order: without those of what is kept."""
+    left: set[str] = set()
+    for modality, kept in row.kept.items():
+        marks = _MARKS if kept != "as it is" else ()
+        names = (name.removeprefix(f"{modality}_") for name in SCHEMA.names if name.startswith(f"{modality}_"))
+        left |= {f"{modality}_{name}" for name in names if name not in marks}
+    if {"visual", "audio"} <= row.kept.keys():
+        left |= {"duration_seconds", "facts"}
+        if not row.media_hash:  # the file is away: what it was stays known
+            left |= {"media_hash", "media_state"}
+    if "text" in row.kept and not (row.item.title or row.item.description or row.item.tags):  # the catalog lost them,
+        left |= {"title", "description", "tags"}  # or the title is that of the file
+    return tuple(name for name in SCHEMA.names if name not in left)
 
 
 def _token_column(matrices: Sequence[NDArray[np.float32] | None]) -> pa.Array:
@@ -153,8 +174,9 @@ def to_features(row: Mapping[str, pa.Scalar]) -> Features:
         ),
         duration_seconds=row["duration_seconds"].as_py(),
         facts=json.loads(row["facts"].as_py()),
-        content_key=row["content_key"].as_py(),
         catalog_key=row["catalog_key"].as_py(),
+        media_hash=row["media_hash"].as_py() or "",
+        media_state=row["media_state"].as_py() or "",
     )
     for modality in MODALITIES:
         if row[f"{modality}_tokens"].is_valid:
@@ -165,4 +187,7 @@ def to_features(row: Mapping[str, pa.Scalar]) -> Features:
             features.problems[modality] = Problem(Reason(reason), row[f"{modality}_detail"].as_py())
         if (fingerprint := row[f"{modality}_fingerprint"].as_py()) is not None:
             features.fingerprints[modality] = fingerprint
+        features.keys[modality] = row[f"{modality}_key"].as_py() or ""
+        if (since := row[f"{modality}_stale_since"].as_py()) is not None:
+            features.stale_since[modality] = since
     return features

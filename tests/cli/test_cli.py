@@ -57,7 +57,7 @@ def test_too_many_failures_are_an_error_after_everything_is_stored(folder: Path,
 
 def test_status(folder: Path, embedded: subprocess.CompletedProcess[str]) -> None:
     status = json.loads(run("status", "--store", folder / "store", "--json").stdout)
-    assert status["statuses"] == {"ok": 3, "partial": 0, "failed": 1}
+    assert status["statuses"] == {"ok": 3, "partial": 0, "failed": 1, "stale": 0}
     assert status["reasons"]["visual"] == {"missing_file": 1, "no_media": 1}
     shown = run("status", "--store", folder / "store").stdout
     assert "4 items: 3 ok, 0 partial, 1 failed" in shown and "descriptors" in shown

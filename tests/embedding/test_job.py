@@ -52,7 +52,7 @@ def test_what_is_missing_has_its_reason(embedded: tuple[EmbedReport, Path]) -> N
         "影片 🎬": {},
         "silent": {"audio": Reason.NO_STREAM},
         "tone": {"visual": Reason.NO_STREAM},
-        "untitled": {"audio": Reason.NO_STREAM, "text": Reason.NO_TEXT},
+        "untitled": {"audio": Reason.NO_STREAM},
         "damaged": {"visual": Reason.NOT_MEDIA, "audio": Reason.NOT_MEDIA},
         "missing": {"visual": Reason.MISSING_FILE, "audio": Reason.MISSING_FILE},
         "gone": {"visual": Reason.MISSING_FILE, "audio": Reason.MISSING_FILE, "text": Reason.NO_TEXT},
@@ -142,7 +142,7 @@ def test_an_error_of_the_store_ends_the_job(words: Path, monkeypatch: pytest.Mon
         raise StoreError("no space left on device")
 
     write_catalog(words / "catalog.csv", word_rows(400))
-    monkeypatch.setattr(mmrec.embedding.job, "ROWS_PER_COMMIT", 8)
+    monkeypatch.setattr(mmrec.embedding.writing, "ROWS_PER_COMMIT", 8)
     monkeypatch.setattr(mmrec.embedding.job, "ROWS_WAITING_TO_BE_WRITTEN", 16)
     monkeypatch.setattr(FeatureStore, "write", fail)
     seen: list[int] = []

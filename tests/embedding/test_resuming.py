@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from embedding_jobs import (
     write_catalog,
     write_preset,
 )
-from media_files import write_image, write_video
+from media_files import write_image, write_sound, write_video
 
 from encoders.text import HashedNgrams
 from mmrec.embedding.job import EmbedReport, embed
@@ -36,19 +35,20 @@ def test_a_second_run_skips_all(
     report = embed("catalog.csv", "store", preset="small.yaml", workers=1)
     assert report.skipped == 10
     after = by_id(embedded[1])
-    assert {i: r.content_key for i, r in after.items()} == {i: r.content_key for i, r in before.items()}
+    assert {i: r.keys for i, r in after.items()} == {i: r.keys for i, r in before.items()}
 
 
-def test_a_touched_file_is_embedded_again(media_folder: Path, tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_embedded_again(media_folder: Path, tmp_path: Path) -> None:
     folder = copied(media_folder, tmp_path)
     run(folder)
-    os.utime(folder / "tone.wav", ns=(1, 1))
-    report = run(folder)
-    assert (report.ok, report.skipped) == (1, 9)
     write_image(folder / "none.mp4".replace("mp4", "png"))
     write_video(folder / "none.mp4")
     report = run(folder)
     assert (report.ok, report.skipped) == (2, 8)
+    write_sound(folder / "tone.wav", seconds=2.0)
+    report = run(folder)
+    assert (report.ok, report.skipped) == (1, 9)
+    assert by_id(folder / "store")["tone"].duration_seconds == pytest.approx(2.0, abs=0.1)
     assert len(FeatureStore(folder / "store")) == 10
 
 
@@ -111,14 +111,17 @@ def test_failed_items_are_tried_again_when_asked(media_folder: Path, tmp_path: P
     assert len(FeatureStore(folder / "store")) == 10
 
 
-def test_another_preset_embeds_all_again(words: Path) -> None:
+def test_another_preset_is_refused_or_replaces(words: Path) -> None:
     run(words)
     write_preset(words / "small.yaml", TEXT_PRESET + "text_template: '$title!'\n")
-    report = run(words)
+    with pytest.raises(StoreError, match=r"text tokens of hashed-ngrams, .* 'small'.* --replace .* --as NAME"):
+        run(words)
+    report = run(words, replace=True)
     assert (report.ok, report.skipped) == (40, 0)
     store = FeatureStore(words / "store")
     assert len(store.vectors("text")[0]) == 40
     assert len(store.encoders()) == 2
+    assert run(words).skipped == 40
 
 
 def test_an_interrupted_job_keeps_what_is_done(words: Path) -> None:

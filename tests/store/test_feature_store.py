@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from store_rows import DIMS, assert_same, by_id, filled, key, make, tokens
 from mmrec.catalog.manifest import Item
 from mmrec.errors import Problem, Reason, StoreError
 from mmrec.store.feature_store import EncoderRecord, FeatureStore
-from mmrec.store.features import Features, Modality
+from mmrec.store.features import Features, Modality, Status
 
-KEY = "0123456789abcdef" * 2
+KEY = "0123456789abcdef"
 
 
 AWKWARD_IDS = [
@@ -53,8 +54,10 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         fingerprints={"visual": "f1", "text": "f2"},
         duration_seconds=1.0 / 3.0,
         facts={"fps": 29.97, "video_codec": "h264", "注": [1, None]},
-        content_key=KEY,
+        keys={"visual": KEY, "audio": "", "text": KEY[::-1]},
         catalog_key=KEY[::-1],
+        media_hash=KEY,
+        media_state=KEY[::-1],
     )
     store = filled(tmp_path / "store", [row])
     (found,) = store.features()
@@ -91,26 +94,54 @@ def test_a_changed_item_keeps_one_row(store: FeatureStore) -> None:
     assert_same(by_id(store)["a"], changed)
 
 
-def test_relabelling_changes_words_and_leaves_tokens(store: FeatureStore) -> None:
+def test_what_is_kept_is_left_as_it_is(store: FeatureStore) -> None:
     before = by_id(store)
+    stored = store.keys().row("a")
+    assert stored is not None
     item = Item(item_id="a", title="neu", description="d", tags=("x",), language="de", metadata={"k": "v"})
-    store.relabel([(item, key(2)), (Item(item_id="b"), key(3))])
+    words = tokens("text", 2, seed=7)
+    row = Features(
+        item, {"text": words}, {}, {"text": "text-f"}, keys={m: key(9) for m in DIMS}, catalog_key=key(2), stored=stored
+    )
+    row.kept = {"visual": "as it is", "audio": "as it is"}
+    store.write([], [row])
     after = by_id(store)
     assert after["a"].item == item
-    assert_same(after["a"], dataclasses.replace(before["a"], item=item, catalog_key=key(2)))
-    assert after["b"].item.title == ""
+    assert after["a"].keys == {**before["a"].keys, "text": key(9)}
+    np.testing.assert_array_equal(after["a"].tokens["text"].vectors_TD, words.vectors_TD)
+    for modality in before["a"].tokens.keys() - {"text"}:
+        np.testing.assert_array_equal(after["a"].tokens[modality].vectors_TD, before["a"].tokens[modality].vectors_TD)
     assert_same(after["c"], before["c"])
 
 
-def test_relabelling_an_unknown_item_adds_no_row(store: FeatureStore) -> None:
-    store.relabel([(Item(item_id="z"), key(2))])
+def test_stale_tokens_are_marked_and_kept_and_fresh_again(store: FeatureStore) -> None:
+    before = by_id(store)["a"]
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    row = Features(Item(item_id="a"), stored=store.keys().row("a"), stale_since={"visual": now})
+    row.problems["visual"] = Problem(Reason.MISSING_FILE, "away")
+    row.kept = {"visual": "stale", "audio": "as it is", "text": "as it is"}
+    assert row.status == Status.STALE
+    store.write([], [row])
+    stale = by_id(store)["a"]
+    assert (stale.status, stale.stale_since, stale.problems["visual"].detail) == (Status.STALE, {"visual": now}, "away")
+    np.testing.assert_array_equal(stale.tokens["visual"].vectors_TD, before.tokens["visual"].vectors_TD)
+    stored = store.keys().row("a")
+    assert stored is not None and stored.stale == {"visual"}
+    back = Features(Item(item_id="a"), stored=stored, kept={"visual": "fresh", "audio": "as it is", "text": "as it is"})
+    store.write([], [back])
+    fresh = by_id(store)["a"]
+    assert (fresh.status, fresh.stale_since, fresh.tokens.keys()) == (before.status, {}, before.tokens.keys())
+    assert "visual" not in fresh.problems
+
+
+def test_replacing_an_unknown_item_adds_no_row(store: FeatureStore) -> None:
+    store.write([], [make("z", text=1)])
     assert set(by_id(store)) == {"a", "b", "c"}
 
 
 def test_writing_nothing_is_allowed(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "store", create=True)
     store.write([], [])
-    store.relabel([])
     store.add_encoders([])
     assert len(store) == 0
     assert list(store.features()) == []
@@ -122,29 +153,33 @@ def test_writing_nothing_is_allowed(tmp_path: Path) -> None:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-def test_keys_tell_new_changed_relabelled_and_same(tmp_path: Path) -> None:
-    failed = make("failed")
-    store = filled(tmp_path / "store", [make("a", visual=1), failed])
-    keys = store.keys()
-    assert keys.compare("a", key(1), key(1)) == "same"
-    assert keys.compare("a", key(1), key(2)) == "relabelled"
-    assert keys.compare("a", key(2), key(2)) == "changed"
-    assert keys.compare("b", key(1), key(1)) == "new"
-    assert keys.holds("a") and not keys.holds("b")
-    assert keys.worth_retrying("failed") and not keys.worth_retrying("a") and not keys.worth_retrying("b")
+def test_keys_say_what_is_known_of_each_row(tmp_path: Path) -> None:
+    row = make("a", visual=1)
+    row.media_hash, row.media_state = key(5), key(6)
+    row.problems["audio"] = Problem(Reason.TIMEOUT, "")
+    keys = filled(tmp_path / "store", [row, make("failed")]).keys()
+    found = keys.row("a")
+    assert found is not None
+    assert found.keys == dict.fromkeys(DIMS, key(1))
+    assert (found.catalog_key, found.media_hash, found.media_state) == (key(1), key(5), key(6))
+    assert (found.with_tokens, found.faulty, found.stale) == ({"visual"}, {"audio"}, frozenset())
+    assert found.worth_retrying == {"audio"}
+    failed = keys.row("failed")
+    assert failed is not None and failed.worth_retrying == set(DIMS) and not failed.with_tokens
+    assert keys.holds("a") and not keys.holds("b") and keys.row("b") is None
 
 
 def test_keys_of_an_empty_store(tmp_path: Path) -> None:
     keys = FeatureStore(tmp_path / "store", create=True).keys()
-    assert keys.compare("a", key(1), key(1)) == "new"
-    assert not keys.worth_retrying("a")
+    assert keys.row("a") is None and len(keys) == 0
 
 
 def test_keys_of_many_rows(tmp_path: Path) -> None:
-    rows = [dataclasses.replace(make(f"item {n}", text=1), content_key=key(n * 2**40)) for n in range(3000)]
+    rows = [dataclasses.replace(make(f"item {n}", text=1), keys={"text": key(n * 2**40)}) for n in range(3000)]
     keys = filled(tmp_path / "store", rows).keys()
     for row in rows:
-        assert keys.compare(row.item.item_id, row.content_key, key(1)) == "same"
+        found = keys.row(row.item.item_id)
+        assert found is not None and found.keys == {"visual": "", "audio": "", **row.keys}
     assert not keys.holds("item 3000")
 
 
@@ -192,7 +227,7 @@ def test_status_counts_items_reasons_and_encoders(store: FeatureStore) -> None:
     store.add_encoders([record("visual"), record("text"), record("visual", "unused")])
     status = store.status()
     assert status.items == 5
-    assert status.statuses == {"ok": 3, "partial": 1, "failed": 1}
+    assert status.statuses == {"ok": 3, "partial": 1, "failed": 1, "stale": 0}
     assert status.reasons == {
         "visual": {"no_stream": 2, "corrupt": 1},
         "audio": {"no_stream": 3, "timeout": 1},

@@ -19,7 +19,7 @@ from mmrec.store import Features, FeatureStore, Tokens
 
 def features(item_id: str) -> Features:
     tokens = Tokens(np.ones((1, 4), np.float32), np.zeros((1, 2)))
-    return Features(Item(item_id=item_id), {"text": tokens}, fingerprints={"text": "f"}, content_key="0" * 32)
+    return Features(Item(item_id=item_id), {"text": tokens}, fingerprints={"text": "f"})
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from store_rows import assert_same, by_id, key, make
+from store_rows import DIMS, assert_same, by_id, key, make
 
 import mmrec.store.feature_store
 from mmrec.errors import StoreError
@@ -43,6 +43,20 @@ def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
     for create in (False, True):
         with pytest.raises(StoreError, match="made by another version of mmrec"):
             FeatureStore(tmp_path, create=create)
+
+
+def test_a_store_of_an_earlier_version_opens_and_is_to_be_embedded_anew(store: FeatureStore) -> None:
+    import lancedb
+
+    table = lancedb.connect(store.folder).open_table("items")
+    table.drop_columns(["media_hash", "media_state", *(f"{m}_{n}" for m in DIMS for n in ("key", "stale_since"))])
+    table.add_columns({"content_key": "'00'"})
+    opened = FeatureStore(store.folder)
+    assert sorted(row.item.item_id for row in opened.features()) == ["a", "b", "c"]
+    row = opened.keys().row("a")
+    assert row is not None and set(row.keys.values()) == {""} and row.with_tokens
+    opened.write([make("d", text=1)])
+    assert len(opened) == 4
 
 
 @pytest.mark.parametrize("part", ["_versions", "data"])
@@ -113,12 +127,12 @@ def test_compaction_keeps_rows_and_merges_fragments(tmp_path: Path, monkeypatch:
     store = FeatureStore(tmp_path / "store", create=True)
     rows = [make(str(n), seed=n, visual=2) for n in range(16)]
     for start in range(0, 16, 2):
-        store.write(rows[start : start + 2], [dataclasses.replace(rows[0], content_key=key(start))])
+        store.write(rows[start : start + 2], [dataclasses.replace(rows[0], catalog_key=key(start))])
     found = by_id(store)
     assert len(found) == 16
     for row in rows[1:]:
         assert_same(found[row.item.item_id], row)
-    assert found["0"].content_key == key(14)
+    assert found["0"].catalog_key == key(14)
     assert num_fragments(store) < 8
 
 
@@ -133,7 +147,7 @@ def test_a_large_store_is_not_rewritten_for_a_few_new_rows(tmp_path: Path, monke
     for row in rows[35:]:
         store.write([row])
     assert num_fragments(store) == 17, "no more in them than in the first"
-    store.write([], [dataclasses.replace(row, content_key=key(1)) for row in rows[:20]])
+    store.write([], [dataclasses.replace(row, catalog_key=key(1)) for row in rows[:20]])
     store.compact()
     assert num_fragments(store) == 1, "half of the rows were replaced"
     assert len(by_id(store)) == 40
