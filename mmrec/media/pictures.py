@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mmrec.errors import Problem, Reason
 from mmrec.media.container import StreamReader, Unreadable, is_intra, is_still, required, words_of
 from mmrec.media.frames import frames_at, keyframe_at
+from mmrec.media.orientation import Orientation, orientation_of
 from mmrec.media.sampling import FramePlan, evenly_chosen
 
 MAX_PIXELS = 2**27
@@ -24,11 +25,11 @@ THREADED_PIXELS = 2**17  # smaller frames take no longer to decode than to be ha
 
 
 class Pictures(NamedTuple):
-    """`frames_TFHWC` uint8 RGB, (start, end) seconds of each token, and the degrees by which the file was turned."""
+    """`frames_TFHWC` uint8 RGB, (start, end) seconds of each token, and what was done to have them upright."""
 
     frames_TFHWC: NDArray[np.uint8]
     spans: list[tuple[float, float]]
-    rotation: int
+    orientation: Orientation
 
 
 def read_pictures(
@@ -57,7 +58,7 @@ def read_pictures(
         raise reader.nothing("the stream holds no frame")
     images = [image for _, token in tokens for image in token]
     frames_TFHWC = np.stack(images).reshape(len(tokens), len(plan.offsets), *images[0].shape)
-    return Pictures(frames_TFHWC, [span for span, _ in tokens], scaler.rotation), reader.problem
+    return Pictures(frames_TFHWC, [span for span, _ in tokens], scaler.orientation), reader.problem
 
 
 _Token = tuple[tuple[float, float], list[NDArray[np.uint8]]]
@@ -145,11 +146,11 @@ def _images_at(reader: StreamReader, scaler: _Scaler, wanted: list[int]) -> Iter
 
 
 class _Scaler:
-    """A decoded frame -> uint8 RGB (H, W, 3) of the plan's shape, upright, pixels square. Scaled by swscale."""
+    """A decoded frame -> uint8 RGB (H, W, 3) of the plan's shape, upright and not mirrored, pixels square. Scaled by swscale."""
 
     def __init__(self, plan: FramePlan, stream: VideoStream) -> None:
         self.plan = plan
-        self.rotation = 0
+        self.orientation = Orientation(0, mirrored=False)
         self._reformatter = VideoReformatter()
         still = is_still(stream.container, stream)
         self._pixel_aspect = 1.0 if still else float(stream.sample_aspect_ratio or 1.0)
@@ -160,9 +161,8 @@ class _Scaler:
                 Reason.TOO_LARGE, f"{frame.width} x {frame.height} pixels; at most {MAX_PIXELS} are decoded"
             )
         plan = self.plan
-        quarter_turns = round((frame.rotation or 0) / 90) % 4
-        self.rotation = 90 * quarter_turns
-        height, width = (plan.width, plan.height) if quarter_turns % 2 else (plan.height, plan.width)
+        self.orientation = orientation_of(frame)
+        height, width = (plan.width, plan.height) if self.orientation.quarter_turns % 2 else (plan.height, plan.width)
         scaled_height, scaled_width = self._scaled_size(frame, height, width)
         rgb = self._reformatter.reformat(
             frame,
@@ -174,7 +174,7 @@ class _Scaler:
         )
         green, blue, red = (_plane(plane, scaled_width) for plane in rgb.planes)
         image = np.stack([_place(plane, height, width) for plane in (red, green, blue)], axis=-1)
-        return np.ascontiguousarray(np.rot90(image, quarter_turns))
+        return self.orientation.upright(image)
 
     def _scaled_size(self, frame: VideoFrame, height: int, width: int) -> tuple[int, int]:
         if self.plan.fit == "squash":

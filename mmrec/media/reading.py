@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mmrec.errors import Problem, Reason
 from mmrec.media.container import Unreadable, choose_audio, choose_video, facts_of, open_container, words_of
+from mmrec.media.orientation import Orientation
 from mmrec.media.pictures import read_pictures
 from mmrec.media.sampling import FramePlan, SoundPlan
 from mmrec.media.sound import read_sound
@@ -97,13 +98,23 @@ def decode_media(
             )
             if pictures is not None:
                 media.frames_TFHWC, media.frame_spans = pictures.frames_TFHWC, pictures.spans
-                media.facts |= {"rotation": pictures.rotation} if pictures.rotation else {}
+                media.facts |= _orientation_facts(pictures.orientation)
         if sound is not None:
             sound_by = start + DECODE_SHARE * seconds
             windows, media.audio_problem = _guarded(lambda: read_sound(container, audio, sound, sound_by))
             if windows is not None:
                 media.windows, media.window_spans = windows.windows, windows.spans
     return media
+
+
+def _orientation_facts(orientation: Orientation) -> dict[str, Any]:
+    """By how many degrees the picture was turned, counterclockwise, and whether it was mirrored after that."""
+    facts: dict[str, Any] = {}
+    if orientation.quarter_turns:
+        facts["rotation"] = 90 * orientation.quarter_turns
+    if orientation.mirrored:
+        facts["mirrored"] = True
+    return facts
 
 
 T = TypeVar("T")
