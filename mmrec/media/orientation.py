@@ -27,7 +27,7 @@ class Orientation(NamedTuple):
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """What the display matrix asks for, which containers have and decoders make of EXIF; to the nearest quarter turn."""
+    """What a container's display matrix asks for, or EXIF, of which decoders make one; to the nearest quarter turn."""
     matrix = _display_matrix(frame)
     if matrix is None:
         return Orientation(0, mirrored=False)

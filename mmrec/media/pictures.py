@@ -146,7 +146,7 @@ def _images_at(reader: StreamReader, scaler: _Scaler, wanted: list[int]) -> Iter
 
 
 class _Scaler:
-    """A decoded frame -> uint8 RGB (H, W, 3) of the plan's shape, upright and not mirrored, pixels square. Scaled by swscale."""
+    """A decoded frame -> uint8 RGB (H, W, 3) of the plan's shape, as it was seen, pixels square. Scaled by swscale."""
 
     def __init__(self, plan: FramePlan, stream: VideoStream) -> None:
         self.plan = plan

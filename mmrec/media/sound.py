@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import av
@@ -20,6 +21,7 @@ SEEK_MIN_SECONDS = 5.0
 PREROLL_SECONDS = 0.5
 GAP_SECONDS = 0.1
 CHUNK_SECONDS = 0.25
+MAX_CHANNELS_OF_A_DOWNMIX = 8
 
 
 class Sound(NamedTuple):
@@ -114,7 +116,7 @@ def _windows(reader: StreamReader, plan: SoundPlan, duration: float) -> list[_Wi
 
 def _resampled(reader: StreamReader, rate: int, begin_seconds: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """(position in samples, mono samples in [-1, 1]); the position follows the stream's own times over gaps."""
-    resampler: av.AudioResampler | None = None
+    resampler: _MonoResampler | None = None
     shape: tuple[object, ...] = ()
     position = 0
     expected = -1.0
@@ -122,30 +124,65 @@ def _resampled(reader: StreamReader, rate: int, begin_seconds: float) -> Iterato
         seconds = reader.seconds(frame.pts) - begin_seconds
         new_shape = (frame.format.name, frame.layout.name, frame.sample_rate)
         if resampler is None or new_shape != shape or abs(seconds - expected) > GAP_SECONDS:
-            for chunk in _flush(resampler):
+            for chunk in resampler.rest() if resampler is not None else ():
                 yield position, chunk
                 position += len(chunk)
-            resampler, shape = _resampler(rate), new_shape
+            resampler, shape = _MonoResampler(frame.layout.name, rate), new_shape
             position = round(seconds * rate)
         expected = seconds + frame.samples / frame.sample_rate
         frame.pts = None
-        for output in resampler.resample(frame):
-            chunk = _samples(output)
+        for chunk in resampler.samples(frame):
             yield position, chunk
             position += len(chunk)
-    for chunk in _flush(resampler):
+    for chunk in resampler.rest() if resampler is not None else ():
         yield position, chunk
         position += len(chunk)
 
 
-def _resampler(rate: int) -> av.AudioResampler:
-    return av.AudioResampler(format="flt", layout="mono", rate=rate, frame_size=round(CHUNK_SECONDS * rate))
+class _MonoResampler:
+    """Frames of one format, layout and rate -> mono samples at another rate.
+
+    FFmpeg mixes up to eight channels, by their places. Of ambisonics the first channel is taken, which hears every
+    direction alike; the channels of other layouts, of which FFmpeg refuses some and leaves channels of others out, are
+    averaged.
+    """
+
+    def __init__(self, layout: str, rate: int) -> None:
+        self._has_downmix = _has_downmix(layout)
+        self._is_ambisonic = layout.startswith("ambisonic")
+        self._interleaved = av.AudioResampler(format="flt")  # PyAV fails to read more than eight planes
+        self._resampler = av.AudioResampler(
+            format="flt", layout="mono", rate=rate, frame_size=round(CHUNK_SECONDS * rate)
+        )
+
+    def samples(self, frame: av.AudioFrame) -> Iterator[NDArray[np.float32]]:
+        frames = [frame] if self._has_downmix else map(self._mono, self._interleaved.resample(frame))
+        for mono in frames:
+            yield from map(_samples, self._resampler.resample(mono))
+
+    def rest(self) -> Iterator[NDArray[np.float32]]:
+        yield from map(_samples, self._resampler.resample(None))
+
+    def _mono(self, frame: av.AudioFrame) -> av.AudioFrame:
+        samples_SC = frame.to_ndarray().reshape(frame.samples, -1)
+        mono_S = samples_SC[:, 0] if self._is_ambisonic else samples_SC.mean(axis=1)
+        mono = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono_S)[None], format="flt", layout="mono")
+        mono.sample_rate = frame.sample_rate
+        return mono
 
 
-def _flush(resampler: av.AudioResampler | None) -> Iterator[NDArray[np.float32]]:
-    if resampler is not None:
-        for output in resampler.resample(None):
-            yield _samples(output)
+@lru_cache(maxsize=64)
+def _has_downmix(layout: str) -> bool:
+    """Whether FFmpeg can make mono of a layout, with all its channels in it."""
+    if av.AudioLayout(layout).nb_channels > MAX_CHANNELS_OF_A_DOWNMIX:
+        return False
+    silence = av.AudioFrame(format="flt", layout=layout, samples=64)
+    silence.sample_rate = 16_000
+    try:
+        av.AudioResampler(format="flt", layout="mono").resample(silence)
+    except av.error.FFmpegError:
+        return False
+    return True
 
 
 def _samples(frame: av.AudioFrame) -> NDArray[np.float32]:

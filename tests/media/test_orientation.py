@@ -26,7 +26,8 @@ def four_colours() -> NDArray[np.uint8]:
 
 def first_frame(decoded: DecodedMedia) -> NDArray[np.uint8]:
     assert decoded.frames_TFHWC is not None, decoded.visual_problem
-    return decoded.frames_TFHWC[0, 0]
+    image_HWC: NDArray[np.uint8] = decoded.frames_TFHWC[0, 0]
+    return image_HWC
 
 
 def is_like(image_HWC: NDArray[np.uint8], expected_HWC: NDArray[np.uint8]) -> bool:
