@@ -30,7 +30,7 @@ from mmrec.store import EncoderRecord, Modality
 if TYPE_CHECKING:
     import torch
 
-DECODER_REVISION = 2
+DECODER_REVISION = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ PREROLL_SECONDS = 0.5
 GAP_SECONDS = 0.1
 CHUNK_SECONDS = 0.25
 MAX_CHANNELS_OF_A_DOWNMIX = 8
+NOT_LOUDER = {"rematrix_maxval": "1"}  # else channels that are alike are beyond full scale as mono, and cut off there
 
 
 class Sound(NamedTuple):
@@ -152,7 +153,7 @@ class _MonoResampler:
         self._is_ambisonic = layout.startswith("ambisonic")
         self._interleaved = av.AudioResampler(format="flt")  # PyAV fails to read more than eight planes
         self._resampler = av.AudioResampler(
-            format="flt", layout="mono", rate=rate, frame_size=round(CHUNK_SECONDS * rate)
+            format="flt", layout="mono", rate=rate, frame_size=round(CHUNK_SECONDS * rate), options=NOT_LOUDER
         )
 
     def samples(self, frame: av.AudioFrame) -> Iterator[NDArray[np.float32]]:

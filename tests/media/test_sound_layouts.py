@@ -80,3 +80,12 @@ def test_of_ambisonics_the_channel_without_direction_is_heard(tmp_path: Path, or
     loudness = loudness_of_tones(path, (order + 1) ** 2)
     assert loudness[0] == pytest.approx(0.5, rel=0.1)
     assert loudness[1:].max() < 0.02
+
+
+@pytest.mark.parametrize(("channels", "mask"), [(2, 0b11), (2, None), (3, 0b111), (6, 0b111111), (8, 0b11111111)])
+def test_channels_that_are_loud_and_alike_are_no_louder_as_mono(
+    tmp_path: Path, channels: int, mask: int | None
+) -> None:
+    path = write_wav(tmp_path / "a.wav", tones(1, 0.9).repeat(channels, axis=0), mask)
+    (window_S,) = decode_media(path, None, PLAN).windows
+    assert float(np.abs(window_S).max()) == pytest.approx(0.9, abs=0.01)
