@@ -24,6 +24,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from mmrec.errors import Problem, Reason
+from mmrec.media.tags import TAG_ERRORS
 
 MAX_READ_ERRORS = 16
 
@@ -75,7 +76,7 @@ def open_container(path: Path) -> InputContainer:
             "protocol_whitelist": "fd",
             "format_whitelist": CONTAINER_FORMATS,
         }
-        return av.open("fd:", options=options, metadata_errors="replace")
+        return av.open("fd:", options=options, metadata_errors=TAG_ERRORS)
     except av.error.FFmpegError as error:
         raise Unreadable(Reason.NOT_MEDIA, words_of(error)) from None
     except ValueError as error:

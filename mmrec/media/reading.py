@@ -25,6 +25,7 @@ from mmrec.media.orientation import Orientation
 from mmrec.media.pictures import read_pictures
 from mmrec.media.sampling import FramePlan, SoundPlan
 from mmrec.media.sound import read_sound
+from mmrec.media.tags import tags_of
 
 PICTURE_SHARE, DECODE_SHARE = 0.6, 0.9  # of an item's seconds: when its pictures, and when all of it must be decoded
 
@@ -37,6 +38,8 @@ class DecodedMedia:
     `frame_spans`: (start, end) in seconds of each token's first and last frame.
     `windows`: mono float32 sound at the plan's rate; all but a single short one have the plan's length.
     `window_spans`: (start, end) in seconds. Times count from the start of the file's presentation.
+    `facts`: the format, codecs, sizes and rates, and of the tags `title`, `artist`, `album`, `genre` and `description`
+    those that the file has, as one line of text each.
 
     >>> from mmrec.media import SoundPlan, SoundSampling, decode_media
     >>> media = decode_media("media/rain-0.wav", None, SoundPlan(sampling=SoundSampling(), sample_rate=8000))
@@ -90,7 +93,7 @@ def decode_media(
     with container:
         video, audio = choose_video(container), choose_audio(container)
         media.duration_seconds = (container.duration or 0) / av.time_base
-        media.facts = facts_of(container, video, audio)
+        media.facts = facts_of(container, video, audio) | tags_of(container, audio)
         if frames is not None:
             pictures_by = start + PICTURE_SHARE * seconds
             pictures, media.visual_problem = _guarded(
