@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -65,9 +66,18 @@ class LogMel:
         windows_NS = checked_windows(self, windows_NS).cpu()
         if not len(windows_NS):
             return torch.zeros(0, self.dim, device=self._device)
+        _prepare_librosa()
         # a few at a time, as the spectrograms are much larger than the sound
         vectors_NK = np.concatenate([_describe(chunk_NS) for chunk_NS in torch.split(windows_NS, 8)])
         return torch.from_numpy(vectors_NK).float().to(self._device)
+
+
+def _prepare_librosa() -> None:
+    from encoders.compiling import ensure_compiler_cache
+
+    librosa = find_spec("librosa")
+    assert librosa is not None and librosa.origin is not None
+    ensure_compiler_cache(librosa.origin)
 
 
 def _describe(windows_NS: torch.Tensor) -> np.ndarray:

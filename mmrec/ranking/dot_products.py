@@ -16,6 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from encoders.compiling import ensure_compiler_cache
+
+ensure_compiler_cache(__file__)
+
 
 def score_all(items_IE: torch.Tensor, users_UE: torch.Tensor) -> torch.Tensor:
     """Scores `(I, U)` of bfloat16 items by few float32 users, summed in float32 in any order, on one core."""
