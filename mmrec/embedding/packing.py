@@ -32,7 +32,7 @@ BATCH_SIZES: dict[str, dict[Modality, int]] = {
 MAX_WAITING_BYTES = 256 * 2**20
 MAX_BATCHES_PER_THREAD = 3
 MAX_WAITING_SECONDS = 5.0
-
+MAX_REFUSED_IN_A_ROW = 32  # items
 
 Vectors = NDArray[np.float32]
 
@@ -64,6 +64,9 @@ class Packer:
     `threads` encode while the caller goes on. `add` and `flush` yield the items that became complete; `add` waits for
     the encoders where more than `MAX_WAITING_BYTES` are on their way through them. Where a thread has nothing to do, a
     group that has waited for `MAX_WAITING_SECONDS` is encoded as it is.
+
+    An item that an encoder refused waits for the next that it encodes, which shows that the item was the fault.
+    `EncoderError` is raised where `MAX_REFUSED_IN_A_ROW` wait: the encoder or the machine is broken, not the items.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Packer:
         self._groups: dict[tuple[Modality, Any], list[_Part]] = {}
         self._since: dict[tuple[Modality, Any], float] = {}
         self._running: dict[Future[_Encoded], int] = {}
+        self._refused: dict[Modality, list[Features]] = {modality: [] for modality in loaded.encoders}
         self._bytes = 0
         self._stage_seconds = stage_seconds
 
@@ -99,6 +103,9 @@ class Packer:
         self._start_all()
         while self._running:
             yield from self._finished(wait=True)
+        for refused in self._refused.values():
+            yield from refused
+            refused.clear()
 
     def _is_ready(self, key: tuple[Modality, Any]) -> bool:
         if len(self._groups[key]) >= self._sizes[key[0]]:
@@ -183,7 +190,25 @@ class Packer:
             part.draft.vectors[modality][part.place] = vector_D
             part.draft.outstanding -= 1
             if part.draft.outstanding == 0:
-                yield _finish(part.draft, self._loaded)
+                yield from self._settled(_finish(part.draft, self._loaded))
+
+    def _settled(self, features: Features) -> Iterator[Features]:
+        """The item, and those that it clears of having met a broken encoder; none where it may have met one itself."""
+        for modality in features.tokens:
+            yield from self._refused[modality]
+            self._refused[modality] = []
+        refusal = _refusal(features)
+        if refusal is None:
+            yield features
+            return
+        modality, problem = refusal
+        self._refused[modality].append(features)
+        if len(self._refused[modality]) >= MAX_REFUSED_IN_A_ROW:
+            name = self._loaded.encoders[modality].name
+            raise EncoderError(
+                f"the {modality} encoder {name!r} failed on {MAX_REFUSED_IN_A_ROW} items in a row, so that it or this "
+                f"machine is broken; the last time with: {problem.detail}"
+            )
 
     def _encode_timed(self, modality: Modality, parts: list[_Part]) -> _Encoded:
         start = time.perf_counter()
@@ -219,6 +244,14 @@ class Packer:
 
 def _size(data: Any) -> int:
     return int(data.nbytes) if isinstance(data, np.ndarray) else len(data)
+
+
+def _refusal(features: Features) -> tuple[Modality, Problem] | None:
+    """The modality of which an encoder made nothing, and what it said."""
+    for modality, problem in features.problems.items():
+        if problem.reason in {Reason.NOT_ENCODED, Reason.NOT_FINITE} and modality not in features.tokens:
+            return modality, problem
+    return None
 
 
 def _finish(draft: _Draft, loaded: PresetEncoders) -> Features:

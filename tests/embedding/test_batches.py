@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from embedding_jobs import (
     by_id,
     copied,
     run,
+    word_rows,
     write_catalog,
 )
 
 from encoders.descriptors import Descriptors
 from encoders.text import HashedNgrams
 from mmrec.embedding.job import EmbedReport, embed
+from mmrec.embedding.packing import MAX_REFUSED_IN_A_ROW
 from mmrec.errors import EncoderError, Reason
 from mmrec.store.feature_store import FeatureStore
 
@@ -117,3 +120,57 @@ def test_a_device_too_small_for_one_part_is_a_clear_error(words: Path, monkeypat
     limit_batches(monkeypatch, largest=0)
     with pytest.raises(EncoderError, match="out of memory"):
         run(words, batch_size=4)
+
+
+def break_texts(monkeypatch: pytest.MonkeyPatch, is_broken: Callable[[str], bool]) -> None:
+    encode = HashedNgrams.encode
+
+    def broken(self: HashedNgrams, texts: list[str]) -> torch.Tensor:
+        if any(is_broken(text) for text in texts):
+            raise RuntimeError("cannot cache function 'f'")
+        return encode(self, texts)
+
+    monkeypatch.setattr(HashedNgrams, "encode", broken)
+
+
+def test_an_encoder_that_fails_on_every_item_ends_the_job(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(word_rows(40)) > MAX_REFUSED_IN_A_ROW
+    with monkeypatch.context() as patched:
+        break_texts(patched, lambda text: True)
+        with pytest.raises(
+            EncoderError, match=r"hashed-ngrams' failed on 32 items in a row.*cannot cache function 'f'"
+        ):
+            run(words)
+    assert len(FeatureStore(words / "store")) == 0, "an item was blamed for what the machine did"
+    assert run(words).ok == 40
+
+
+def test_an_encoder_that_breaks_later_ends_the_job_and_what_is_done_is_stored(
+    words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_catalog(words / "catalog.csv", word_rows(60))
+    break_texts(monkeypatch, lambda text: int(text.split()[-1]) >= 20)
+    with pytest.raises(EncoderError, match="in a row"):
+        run(words, batch_size=1)
+    stored = by_id(words / "store")
+    assert len(stored) >= 15 and all("text" in row.tokens for row in stored.values())
+
+
+def test_an_encoder_without_any_finite_vector_ends_the_job(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HashedNgrams, "encode", lambda self, texts: torch.full((len(texts), self.dim), float("nan")))
+    with pytest.raises(EncoderError, match="not finite"):
+        run(words)
+
+
+def test_items_that_cannot_be_encoded_end_nothing(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_catalog(words / "catalog.csv", word_rows(100))
+    break_texts(monkeypatch, lambda text: int(text.split()[-1]) % 2 == 1)
+    report = run(words)
+    assert (report.ok, report.failed, report.reasons["not_encoded"]) == (50, 50, 50)
+    assert by_id(words / "store")["7"].problems["text"].detail == "RuntimeError: cannot cache function 'f'"
+
+
+def test_a_catalog_of_few_items_that_cannot_be_encoded(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_catalog(words / "catalog.csv", word_rows(3))
+    break_texts(monkeypatch, lambda text: True)
+    assert run(words).reasons["not_encoded"] == 3
