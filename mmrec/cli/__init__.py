@@ -12,7 +12,7 @@ from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.demo import add_demo_command
 from mmrec.cli.history import add_history_commands
 from mmrec.cli.models import add_model_commands
-from mmrec.cli.output import fail
+from mmrec.cli.output import escape_what_cannot_be_shown, fail
 from mmrec.cli.rankings import add_ranking_commands
 from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tuning import add_tuning_commands
@@ -21,6 +21,7 @@ from mmrec.errors import MMRecError, refuse_shadowed_packages
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed with one clear line. Wrong usage exits with 2."""
+    escape_what_cannot_be_shown()
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="mmrec: %(message)s", level=logging.WARNING, stream=sys.stderr)
     warnings.simplefilter("ignore")
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except ImportError as error:
+        return fail(f"a library cannot be loaded, so that this installation is not whole: {error}")
     except OSError as error:
         return fail(f"{error.filename or ''} {error.strerror or error}".strip())
 

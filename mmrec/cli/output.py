@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
+import json
 import logging
 import math
 import sys
@@ -53,6 +56,19 @@ def positive(text: str) -> float:
     if not (number > 0 and math.isfinite(number)):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return number
+
+
+def escape_what_cannot_be_shown() -> None:
+    """A letter that the console's encoding lacks costs that letter, not the command; JSON stays what it was."""
+    codecs.register_error("mmrec-escape", _escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="mmrec-escape")
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def fail(message: str) -> int:
