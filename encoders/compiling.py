@@ -26,7 +26,7 @@ def ensure_compiler_cache(path: str) -> None:
         return
     folder = tempfile.mkdtemp(prefix="mmrec-numba-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    numba.core.config.CACHE_DIR = folder
+    numba.core.config.CACHE_DIR = folder  # type: ignore[attr-defined]
 
 
 def _has_cache(path: str) -> bool:

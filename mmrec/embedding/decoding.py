@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
 import pickle
 import queue
@@ -10,12 +11,13 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -147,6 +149,12 @@ class _Workers(Generic[Task]):
     def _running_pool(self) -> ProcessPool:
         """Started in a thread, so that a Ctrl-C cannot cut the start in two: half a pool cannot be stopped."""
         if self._pool is None:
+            if multiprocessing.current_process().daemon:
+                raise MMRecError(
+                    "files are decoded in processes of their own, which a daemonic process may not start: in place of "
+                    "multiprocessing.Pool use concurrent.futures.ProcessPoolExecutor, in Celery the pool 'threads' or "
+                    "'solo'"
+                )
             self._pool = pool = ProcessPool(
                 self._count,
                 initializer=_start_worker,
@@ -226,8 +234,8 @@ class _Workers(Generic[Task]):
         self._revivals += 1
         if self._revivals > REVIVALS_IN_A_ROW:
             raise MMRecError(
-                "the decoding workers die at their start; in a script, call mmrec under `if __name__ == '__main__':`, "
-                "because every worker imports the script"
+                f"the decoding workers died {self._revivals} times in a row, before they decoded anything: standard "
+                "error may say why"
             ) from error
         self.close()
 
@@ -275,7 +283,7 @@ class _WorkerProcess(SpawnProcess):
         """Start in a thread, so that a Ctrl-C cannot cut the start in two, and without SIGINT: the job decides."""
         without_interrupts = partial(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
         with ThreadPoolExecutor(1, initializer=without_interrupts) as thread:
-            thread.submit(super().start).result()
+            thread.submit(_start_without_script, super().start).result()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled within a pickle, so that the worker is asked what to do where its state cannot be had any more."""
@@ -284,6 +292,30 @@ class _WorkerProcess(SpawnProcess):
 
 class _WorkerContext(SpawnContext):
     Process = _WorkerProcess
+
+
+_starting = threading.Lock()
+
+
+def _start_without_script(start: Callable[[], None]) -> None:
+    """Start a process that does not import the job's script, as workers need nothing of it.
+
+    So the script may have no guard, come from standard input, and import what it likes.
+    """
+    with _starting:
+        prepare, thread = spawn.get_preparation_data, threading.get_ident()
+
+        def prepare_worker(name: str) -> dict[str, Any]:
+            data = prepare(name)
+            if threading.get_ident() == thread:  # other threads may be starting processes of their own
+                data = {key: value for key, value in data.items() if not key.startswith("init_main_")}
+            return data
+
+        spawn.get_preparation_data = prepare_worker
+        try:
+            start()
+        finally:
+            spawn.get_preparation_data = prepare
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------
@@ -305,7 +337,7 @@ def _start_worker(parent: int, memory_bytes: int) -> None:
 
 
 def _address_space() -> int:
-    """What this process has mapped before any decoding: a script that imports much takes its part into every worker."""
+    """What this process has mapped before any decoding: libraries reserve much of what they never use."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:

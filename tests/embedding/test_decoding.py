@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -228,12 +229,17 @@ def test_an_error_of_the_catalog_stops_the_workers_too(clips: list[Path]) -> Non
     assert multiprocessing.active_children() == []
 
 
+def script_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 def run_script(folder: Path, text: str) -> subprocess.Popen[str]:
     path = folder / "script.py"
     path.write_text(textwrap.dedent(text))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(path)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=script_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_workers_vanish_when_the_job_is_killed(tmp_path: Path) -> None:
@@ -272,17 +278,63 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
-def test_a_script_without_a_guard_is_told_what_it_lacks(tmp_path: Path, clips: list[Path]) -> None:
-    script = f"""
-        from pathlib import Path
-        import test_decoding
+PLAIN_SCRIPT = """
+    from pathlib import Path
+    import test_decoding
 
-        test_decoding.decode([test_decoding.task(Path({str(clips[0])!r}))])
-    """
-    with run_script(tmp_path, script) as job:
-        _, errors = job.communicate(timeout=120)
-    assert job.returncode == 1
-    assert "under `if __name__ == '__main__':`" in errors.splitlines()[-1]
+    print("started")
+    (media,) = test_decoding.decode([test_decoding.task(Path({path!r}))]).values()
+    print(media.visual_problem)
+"""
+
+
+def test_a_script_needs_no_guard_and_workers_do_not_run_it(tmp_path: Path, clips: list[Path]) -> None:
+    with run_script(tmp_path, PLAIN_SCRIPT.format(path=str(clips[0]))) as job:
+        output, errors = job.communicate(timeout=120)
+    assert (job.returncode, output.split(), errors) == (0, ["started", "None"], "")
+
+
+def test_a_script_from_standard_input(clips: list[Path]) -> None:
+    script = textwrap.dedent(PLAIN_SCRIPT.format(path=str(clips[0])))
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=script_environment(),
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["started", "None"], "")
+
+
+def test_processes_of_others_import_the_script_as_before(clips: list[Path]) -> None:
+    decode([task(clips[0])])
+    assert spawn.get_preparation_data.__module__ == "multiprocessing.spawn"
+
+
+def decode_in_daemon(path: Path) -> str:
+    try:
+        return str(decode([task(path)]))
+    except MMRecError as error:
+        return f"refused: {error}"
+
+
+def test_a_daemonic_process_is_told_that_it_may_have_no_workers(clips: list[Path]) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        (said,) = pool.map(decode_in_daemon, clips[:1])
+    assert said.startswith("refused: files are decoded in processes of their own")
+    assert "ProcessPoolExecutor" in said
+
+
+def die_at_start(*_: object) -> None:
+    os._exit(3)
+
+
+def test_workers_that_die_at_their_start_end_the_job(clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmrec.embedding.decoding, "_start_worker", die_at_start)
+    with pytest.raises(MMRecError, match="died 4 times in a row"):
+        decode([task(clips[0])])
 
 
 @pytest.mark.parametrize(
