@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.demo import add_demo_command
 from mmrec.cli.history import add_history_commands
+from mmrec.cli.logs import logging_to
 from mmrec.cli.models import add_model_commands
 from mmrec.cli.output import escape_what_cannot_be_shown, fail
 from mmrec.cli.rankings import add_ranking_commands
@@ -18,13 +20,24 @@ from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tuning import add_tuning_commands
 from mmrec.errors import MMRecError, refuse_shadowed_packages
 
+logger = logging.getLogger(__name__)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed with one clear line. Wrong usage exits with 2."""
     escape_what_cannot_be_shown()
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(format="mmrec: %(message)s", level=logging.WARNING, stream=sys.stderr)
     warnings.simplefilter("ignore")
+    try:
+        with logging_to(arguments.log_file, verbose=arguments.verbose):
+            return _run(arguments)
+    except MMRecError as error:  # of the log file
+        print(f"mmrec: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    logger.info("%s", shlex.join(["mmrec", *sys.argv[1:]]))
     try:
         refuse_shadowed_packages()
         return int(arguments.run(arguments))

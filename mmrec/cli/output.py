@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmrec.cli.logs import add_logging
+
 if TYPE_CHECKING:
     from mmrec.store import FeatureStore
 
@@ -22,6 +24,7 @@ def add_command(
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
     command.set_defaults(run=run)
+    add_logging(command)
     return command
 
 
@@ -72,7 +75,7 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 
 
 def fail(message: str) -> int:
-    print(f"mmrec: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    logging.getLogger(__name__).error("error: %s", " ".join(message.splitlines()))
     return 1
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from mmrec.cli.logs import PROGRESS
 
 if TYPE_CHECKING:
     from fusion.config import FitProgress
     from mmrec.embedding import EmbedReport
 
-PLAIN_PROGRESS_SECONDS = 10.0
-FIT_PROGRESS_SECONDS = 30.0
+SECONDS_BETWEEN_LINES = 30.0
+
+T = TypeVar("T")
+logger = logging.getLogger(PROGRESS)
 
 
 @contextmanager
@@ -55,7 +60,7 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 def fit_progress() -> Iterator[Callable[[FitProgress], None]]:
     """How far a fit is and how long it will take."""
     if not sys.stderr.isatty():
-        yield _plain_fit_progress()
+        yield _lines(lambda p: f"fitting: step {p.step} of {p.total_steps}, {_fit_words(p)}")
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -70,14 +75,15 @@ def fit_progress() -> Iterator[Callable[[FitProgress], None]]:
         yield show
 
 
-def _plain_fit_progress() -> Callable[[FitProgress], None]:
+def _lines(words: Callable[[T], str]) -> Callable[[T], None]:
+    """Off a terminal: a line every half minute."""
     said = time.monotonic()
 
-    def show(progress: FitProgress) -> None:
+    def show(value: T) -> None:
         nonlocal said
-        if time.monotonic() - said >= FIT_PROGRESS_SECONDS:
+        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
             said = time.monotonic()
-            print(f"fitting: step {progress.step} of {progress.total_steps}, {_fit_words(progress)}", file=sys.stderr)
+            logger.info("%s", words(value))
 
     return show
 
@@ -91,13 +97,16 @@ def _fit_words(progress: FitProgress) -> str:
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; call it with how much is done."""
+    """A bar on a terminal, a line now and then elsewhere; call it with how much is done."""
+    if not sys.stderr.isatty():
+        start = time.monotonic()
+        yield _lines(lambda done: f"{label}: {_count_words(done, total, done, time.monotonic() - start)}")
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
 
@@ -106,7 +115,7 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 def embed_progress() -> Iterator[Callable[[EmbedReport], None]]:
     """A bar on a terminal, a line now and then elsewhere."""
     if not sys.stderr.isatty():
-        yield _plain_progress()
+        yield _lines(_embed_words)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -127,16 +136,16 @@ def embed_progress() -> Iterator[Callable[[EmbedReport], None]]:
         yield show
 
 
-def _plain_progress() -> Callable[[EmbedReport], None]:
-    last = time.monotonic()
+def _embed_words(report: EmbedReport) -> str:
+    fresh = report.done - report.skipped
+    return f"embedding: {_count_words(report.done, report.items, fresh, report.seconds)}, {report.failed} failed"
 
-    def show(report: EmbedReport) -> None:
-        nonlocal last
-        if time.monotonic() - last >= PLAIN_PROGRESS_SECONDS:
-            last = time.monotonic()
-            print(f"mmrec: {report.done} of {report.items} items, {_rate(report)}", file=sys.stderr)
 
-    return show
+def _count_words(done: int, total: int, fresh: int, seconds: float) -> str:
+    """`fresh` is how many of those that are done took their time."""
+    rate = fresh / max(seconds, 1e-9)
+    left = f", {(total - done) / rate:.0f} s left" if rate else ""
+    return f"{done} of {total}, {rate:.1f} a second{left}"
 
 
 def _rate(report: EmbedReport) -> str:

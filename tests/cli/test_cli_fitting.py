@@ -65,7 +65,7 @@ def running(work: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_progress_is_told_in_lines(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mmrec.cli.progress.FIT_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("mmrec.cli.progress.SECONDS_BETWEEN_LINES", 0.0)
     words = [*words_of(work, tmp_path / "model"), "--validation", str(work / "validation.csv"), "--json"]
     assert main(words) == 0
     out, err = capsys.readouterr()
@@ -124,7 +124,7 @@ def test_a_fit_that_goes_on_ends_as_one_that_was_not_stopped(
 ) -> None:
     """As a user sees it: the same command again."""
     assert main([*words_of(work, tmp_path / "whole"), "--json"]) == 0
-    monkeypatch.setattr("mmrec.cli.progress.FIT_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("mmrec.cli.progress.SECONDS_BETWEEN_LINES", 0.0)
 
     def stop_in_second_epoch(*values: object, **options: object) -> None:
         if str(values[0]).startswith("fitting: step 6 "):
