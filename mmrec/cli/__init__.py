@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     escape_what_cannot_be_shown()
     arguments = _parser().parse_args(argv)
     warnings.simplefilter("ignore")
+    sys.warnoptions = sys.warnoptions or ["ignore"]  # of the processes that it starts
     try:
         with logging_to(arguments.log_file, verbose=arguments.verbose):
             return _run(arguments)
