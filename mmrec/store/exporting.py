@@ -27,10 +27,10 @@ def export_parquet(store: FeatureStore, folder: Path) -> list[Path]:
 
 
 def export_npy(store: FeatureStore, folder: Path) -> list[Path]:
-    """Write `items.parquet` with the numbers of tokens, and the tokens of each modality as an array."""
+    """Write `token_counts.parquet` with the numbers of tokens, and the tokens of each modality as an array."""
     columns = ["item_id", "status", *(f"{modality}_tokens" for modality in MODALITIES)]
     counts = pa.Table.from_batches(map(token_counts, store.scan(columns)), schema=TOKEN_COUNTS_SCHEMA)
-    paths = [folder / "items.parquet"]
+    paths = [folder / "token_counts.parquet"]
     pq.write_table(counts, paths[0])
     for modality in MODALITIES:
         total = int(np.sum(counts[f"{modality}_count"].to_numpy()))

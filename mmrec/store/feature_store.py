@@ -361,12 +361,12 @@ class FeatureStore:
     def export(self, out: str | os.PathLike[str], file_format: Literal["parquet", "npy"]) -> list[Path]:
         """Write the store into the folder `out`; returns the files.
 
-        `parquet`: `items.parquet`, all columns. `npy`: `items.parquet` with item_id, status and the number of tokens
-        per modality, and for each modality a float32 `<modality>.npy` (tokens, D), the items' tokens in that order.
+        `parquet`: `items.parquet`, all columns. `npy`: `token_counts.parquet` with item_id, status and the number
+        of tokens per modality, and for each modality a float32 `<modality>.npy` (tokens, D), the items' tokens in that order.
 
         >>> import mmrec
         >>> [path.name for path in mmrec.FeatureStore("store").export("exported", "npy")]
-        ['items.parquet', 'visual.npy', 'audio.npy', 'text.npy']
+        ['token_counts.parquet', 'visual.npy', 'audio.npy', 'text.npy']
         """
         folder = Path(out)
         with self._tables.errors():

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mmrec.errors import MMRecError, StoreError
 
+LONGEST_READ = timedelta(hours=1)
 RUN_ID_FORMAT = "%Y%m%dT%H%M%S.%f"  # the second when it started, UTC
 
 
@@ -117,8 +118,11 @@ def versions(table: Any) -> list[Version]:
 
 
 def drop_old_versions(table: Any, kept: timedelta) -> None:
-    """Merge small fragments, and drop versions older than `kept`, except those from which younger runs started."""
-    now, oldest = datetime.now(UTC), kept
+    """Merge small fragments, and drop versions older than `kept`, except those from which younger runs started.
+
+    None is dropped that a reader may still be in the middle of.
+    """
+    now, oldest = datetime.now(UTC), max(kept, LONGEST_READ)
     for version in versions(table):
         if version.tag and now - run_start(version.tag) > kept:
             table.tags.delete(version.tag)

@@ -47,7 +47,7 @@ def test_npy_rows_follow_the_item_table(tmp_path: Path) -> None:
     rows = [make(str(n), seed=n, visual=1 + n % 3, **({"audio": 2} if n % 4 == 0 else {})) for n in range(2100)]
     store = filled(tmp_path / "store", rows)
     paths = store.export(tmp_path / "out", "npy")
-    assert [path.name for path in paths] == ["items.parquet", "visual.npy", "audio.npy"]
+    assert [path.name for path in paths] == ["token_counts.parquet", "visual.npy", "audio.npy"]
     table = pq.read_table(paths[0])
     assert table.schema.names == ["item_id", "status", "visual_count", "audio_count", "text_count"]
     for modality in ("visual", "audio"):
