@@ -25,6 +25,7 @@ ROOMS = (
     "store",
     "media",
     "catalog",
+    "tables",
     "sample",
     "errors",
 )

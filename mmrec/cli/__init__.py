@@ -8,6 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.demo import add_demo_command
@@ -19,6 +20,7 @@ from mmrec.cli.rankings import add_ranking_commands
 from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tuning import add_tuning_commands
 from mmrec.errors import MMRecError, refuse_shadowed_packages
+from mmrec.tables import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     logger.info("%s", shlex.join(["mmrec", *sys.argv[1:]]))
     try:
         refuse_shadowed_packages()
+        _refuse_urls(arguments)
         return int(arguments.run(arguments))
     except MMRecError as error:
         return fail(str(error))
@@ -53,6 +56,12 @@ def _run(arguments: argparse.Namespace) -> int:
         return fail(f"a library cannot be loaded, so that this installation is not whole: {error}")
     except OSError as error:
         return fail(f"{error.filename or ''} {error.strerror or error}".strip())
+
+
+def _refuse_urls(arguments: argparse.Namespace) -> None:
+    for path in vars(arguments).values():
+        if isinstance(path, Path):
+            local_path(path, MMRecError)
 
 
 def _parser() -> argparse.ArgumentParser:

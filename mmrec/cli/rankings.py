@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_json, add_model, share
 from mmrec.cli.progress import progress_bar
+from mmrec.cli.recommendation_files import check_suffix, write_file
 from mmrec.errors import ModelError
+from mmrec.tables import read_lines
 
 if TYPE_CHECKING:
     from mmrec.recommending import Recommender
@@ -29,7 +31,9 @@ def add_ranking_commands(commands: Any) -> None:
     recommend.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="keep only such items")
     recommend.add_argument("--diversity", type=share, metavar="SHARE", help="from 0 to 1 (default: 0)")
     recommend.add_argument("--explore-share", type=share, default=0.0, metavar="SHARE", help="places for untaken items")
-    recommend.add_argument("--out", type=Path, metavar="FILE", help="write Parquet: user_id, rank, item_id, score")
+    recommend.add_argument(
+        "--out", type=Path, metavar="FILE", help=".csv, .jsonl or .parquet: user_id, rank, item_id, score"
+    )
     add_json(recommend)
 
     similar = add_command(commands, "similar", _similar, "the items nearest to an item")
@@ -46,7 +50,9 @@ def add_ranking_commands(commands: Any) -> None:
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
-    from mmrec.recommending import Recommender, recommend_in_blocks, write_recommendations
+    if arguments.out is not None:
+        check_suffix(arguments.out)
+    from mmrec.recommending import Recommender, recommend_in_blocks
 
     model = Recommender.load(arguments.model)
     options = {
@@ -64,7 +70,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
     users = model.user_ids if arguments.all else _named_users(arguments)
     if arguments.out is not None:
         with progress_bar("recommending", len(users)) as show:
-            write_recommendations(model, users, arguments.out, on_users=show, **options)
+            write_file(model, users, arguments.out, on_users=show, **options)
         print(f"{len(users)} users in {arguments.out}", file=sys.stderr)
         return 0
     for block, ids_UK, scores_UK in recommend_in_blocks(model, users, **options):
@@ -77,9 +83,9 @@ def _named_users(arguments: argparse.Namespace) -> list[str]:
     if arguments.user is not None:
         return [arguments.user]
     try:
-        return [line for line in arguments.users.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{arguments.users} cannot be read as one user id a line: {error}") from None
+        return [line for _, line in read_lines(arguments.users, ModelError)]
+    except OSError as error:
+        raise ModelError(f"{arguments.users} cannot be read as one user id a line: {error.strerror}") from None
 
 
 def _parse_where(conditions: Sequence[str]) -> dict[str, Any]:
@@ -94,7 +100,7 @@ def _parse_where(conditions: Sequence[str]) -> dict[str, Any]:
 
 def _print_list(model: Recommender, user: str, ids: Any, scores: Any, *, as_json: bool = False) -> None:
     if as_json:
-        items = [{"item_id": i, "score": float(s)} for i, s in zip(ids, scores, strict=True) if i]
+        items = [_named(model, i, "score", s) for i, s in zip(ids, scores, strict=True) if i]
         print(json.dumps({"user_id": user, "items": items}, ensure_ascii=False))
         return
     print(user or "for these words:")
@@ -103,13 +109,20 @@ def _print_list(model: Recommender, user: str, ids: Any, scores: Any, *, as_json
             print(f"  {place:3} {score:8.3f}  {item_id}  {model.item(item_id)['title']}")
 
 
+def _named(model: Recommender, item_id: str, kind: str, number: Any) -> dict[str, Any]:
+    """An item of a list, with its title where it has one."""
+    title = model.item(item_id)["title"]
+    return {"item_id": item_id, kind: float(number), **({"title": title} if title else {})}
+
+
 def _similar(arguments: argparse.Namespace) -> int:
     from mmrec.recommending import Recommender
 
     model = Recommender.load(arguments.model)
     ids, cosines = model.similar_items(arguments.item, k=arguments.k)
     if arguments.json:
-        print(json.dumps([{"item_id": i, "cosine": float(c)} for i, c in zip(ids, cosines, strict=True) if i]))
+        items = [_named(model, i, "cosine", c) for i, c in zip(ids, cosines, strict=True) if i]
+        print(json.dumps(items, ensure_ascii=False))
     else:
         _print_list(model, arguments.item, ids, cosines)
     return 0

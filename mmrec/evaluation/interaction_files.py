@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+import os
+import reprlib
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import InteractionError
+from mmrec.tables import Table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
 logger = logging.getLogger(__name__)
+
+UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+IDS = "text or a whole number"
+WEIGHTS = "a finite number, in every row or in none"
+TIMES = "seconds since 1970, or a date and time in ISO 8601, all alike, in every row or in none"
 
 
 class Columns(NamedTuple):
-    """The columns of a file, one value for each of its rows; None where it has no such column."""
+    """The columns of a file, one value for each of its rows; None where it has no such column, or nothing in it."""
 
     user_ids: list[str]
     item_ids: list[str]
@@ -28,164 +33,152 @@ class Columns(NamedTuple):
     weights: NDArray[np.float64] | None
 
 
-def read_columns(path: Path) -> Columns:
-    """Read a file. Raises `InteractionError` where it cannot be read, lacks a column or an id, or has no numbers."""
-    table = _read_table(path)
+def read_columns(path: str | os.PathLike[str]) -> Columns:
+    """Read a file, or a folder of Parquet parts.
+
+    Raises `InteractionError` where it cannot be read or lacks a column, and for the first value that is no id, no
+    finite number, or no time.
+    """
+    required = ["user_id", "item_id"]
+    table = Table(
+        path, known=[*required, "timestamp", "weight"], required=required, others=False, error=InteractionError
+    )
+    if not table.path.exists():
+        raise InteractionError(f"there is no file {path}")
+    columns = table.columns()
+    if not columns.num_rows:
+        raise InteractionError(f"{path}: there are no interactions")
+    table.warn_of_renamed()
+    named = {name: _Column(table, name, columns[name]) for name in columns.column_names}
     return Columns(
-        user_ids=_ids(table, "user_id", path),
-        item_ids=_ids(table, "item_id", path),
-        timestamps=_timestamps(table, path),
-        weights=_numbers(table, "weight", path),
+        user_ids=_ids(named["user_id"]),
+        item_ids=_ids(named["item_id"]),
+        timestamps=_timestamps(named["timestamp"]) if "timestamp" in named else None,
+        weights=_weights(named["weight"]) if "weight" in named else None,
     )
 
 
-def _read_table(path: Path) -> pa.Table:
+class _Column(NamedTuple):
+    table: Table
+    name: str
+    values: pa.ChunkedArray
+
+    def refusal(self, index: int, expected: str) -> InteractionError:
+        value = self.values[index].as_py()
+        found = "is missing" if value is None or value == "" else f"is {reprlib.repr(value)}"
+        return InteractionError(f"{self.table.where_record(index)}: {self.name} {found}: expected {expected}")
+
+    def as_text(self) -> pa.ChunkedArray | None:
+        """Texts, whatever Arrow calls them; None where the values are of another kind."""
+        import pyarrow as pa
+
+        kind = self.values.type.value_type if pa.types.is_dictionary(self.values.type) else self.values.type
+        texts = ("string", "large_string", "string_view", "binary", "large_binary", "null")
+        if not any(getattr(pa.types, f"is_{name}")(kind) for name in texts):
+            return None
+        try:
+            return self.values.cast(pa.string())
+        except pa.ArrowInvalid:
+            raise self.refusal(_first_misfit(self.values, pa.string()), "text in UTF-8") from None
+
+
+def _ids(column: _Column) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.values.type
+    texts = column.as_text()
+    if texts is None:
+        if not (pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)):
+            raise column.refusal(pc.index(column.values.is_valid(), True).as_py(), IDS)
+        texts = column.values.cast(pa.string())
+    empty = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(texts), ""), True)
+    if (index := pc.index(empty, True).as_py()) >= 0:
+        raise column.refusal(index, IDS)
+    ids: list[str] = texts.to_pylist()
+    return ids
+
+
+def _weights(column: _Column) -> NDArray[np.float64] | None:
     import pyarrow as pa
 
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".parquet": _read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise InteractionError(f"{path}: interactions are files that end in {', '.join(readers)}")
-    try:
-        table = reader(path)
-    except FileNotFoundError:
-        raise InteractionError(f"there is no file {path}") from None
-    except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InteractionError(f"{path} cannot be read: {error}") from error
-    if missing := [name for name in ("user_id", "item_id") if name not in table.column_names]:
-        raise InteractionError(f"{path}: no column {' and '.join(missing)}; found {', '.join(table.column_names)}")
-    return table
+    return _numbers(column, (pa.float64(), pa.bool_()), WEIGHTS)
 
 
-def _read_csv(path: Path) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    as_text = {"user_id": pa.string(), "item_id": pa.string()}
-    return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=as_text, null_values=[""]))
-
-
-def _read_jsonl(path: Path) -> pa.Table:
-    import pyarrow as pa
-
-    rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line.removeprefix("\ufeff"))
-            except ValueError as error:
-                raise InteractionError(f"{path}, line {number}: not JSON: {error}") from None
-            if not isinstance(values, dict):
-                raise InteractionError(f"{path}, line {number}: expected an object, got {type(values).__name__}")
-            rows.append({name: values.get(name) for name in ("user_id", "item_id", "timestamp", "weight")})
-    names = {name for row in rows for name, value in row.items() if value is not None} | {"user_id", "item_id"}
-    return pa.table({name: [_text_id(row[name]) if name.endswith("_id") else row[name] for row in rows]
-                     for name in sorted(names)})  # fmt: skip
-
-
-def _text_id(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    names = pq.read_schema(path).names
-    return pq.read_table(path, columns=[n for n in ("user_id", "item_id", "timestamp", "weight") if n in names])
-
-
-def _ids(table: pa.Table, name: str, path: Path) -> list[str]:
-    import pyarrow as pa
-
-    column = table[name]
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    is_id = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
-    if not (is_id or pa.types.is_null(kind)):
-        raise InteractionError(f"{path}: {name} holds {kind}, expected text or whole numbers")
-    values: list[Any] = column.cast(pa.string()).to_pylist()
-    empty = [row for row, value in enumerate(values, start=1) if value is None or not value.strip()]
-    if empty:
-        raise InteractionError(f"{path}: {len(empty)} interactions have no {name}, the first is number {empty[0]}")
-    return values
-
-
-def _numbers(table: pa.Table, name: str, path: Path) -> NDArray[np.float64] | None:
-    import pyarrow as pa
-
-    if name not in table.column_names:
-        return None
-    try:
-        column = table[name].cast(pa.float64(), safe=False)  # whole numbers beyond 2^53 are rounded
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        row, value = _first_misfit(table[name], pa.float64())
-        raise InteractionError(f"{path}: {name} must hold numbers; interaction {row} has {value!r}") from None
-    numbers: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    return numbers
-
-
-def _timestamps(table: pa.Table, path: Path) -> NDArray[np.float64] | None:
+def _timestamps(column: _Column) -> NDArray[np.float64] | None:
     """Seconds since 1970; dates and times without a zone are taken as UTC."""
     import pyarrow as pa
 
-    column = table["timestamp"] if "timestamp" in table.column_names else None
-    if column is None:
+    dates = [pa.timestamp(unit, zone) for unit in ("us", "ns") for zone in ("UTC", None)]
+    numbers_N = _numbers(column, (pa.float64(), *dates), TIMES)
+    return None if numbers_N is None else _in_seconds(numbers_N, column)
+
+
+def _numbers(column: _Column, kinds: tuple[pa.DataType, ...], expected: str) -> NDArray[np.float64] | None:
+    """Finite numbers, dates and times as seconds; None where there is no value at all.
+
+    Texts become the first of `kinds` that all of them can be.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = column.values
+    if (texts := column.as_text()) is not None:
+        trimmed = pc.utf8_trim_whitespace(texts)
+        values = _cast_texts(column, pc.if_else(pc.equal(trimmed, ""), None, trimmed), kinds, expected)
+    if values.null_count == len(values):
         return None
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = _from_text(column, path)
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        micros = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
-        seconds: NDArray[np.float64] = micros.to_numpy(zero_copy_only=False).astype(np.float64) / 1e6
-        return seconds
-    if column.type == pa.float64():
-        return _in_seconds(column.to_numpy().astype(np.float64), path)
-    numbers = _numbers(table, "timestamp", path)
-    return None if numbers is None else _in_seconds(numbers, path)
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        micros = values.cast(pa.timestamp("us", tz=getattr(values.type, "tz", None)), safe=False).cast(pa.int64())
+        numbers_N: NDArray[np.float64] = micros.to_numpy(zero_copy_only=False).astype(np.float64) / 1e6
+    else:
+        try:
+            floats = values.cast(pa.float64(), safe=False)  # whole numbers beyond 2^53 are rounded
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise column.refusal(_first_misfit(values, pa.float64()), expected) from None
+        numbers_N = floats.to_numpy(zero_copy_only=False).astype(np.float64)
+    finite_N = np.isfinite(numbers_N)
+    if not finite_N.all():
+        raise column.refusal(int(finite_N.argmin()), expected)
+    return numbers_N
 
 
-def _from_text(column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
-    """Texts as numbers, or as dates and times in ISO 8601."""
+def _cast_texts(
+    column: _Column, texts: pa.ChunkedArray, kinds: tuple[pa.DataType, ...], expected: str
+) -> pa.ChunkedArray:
     import pyarrow as pa
 
-    kinds = (pa.float64(), pa.timestamp("us", tz="UTC"), pa.timestamp("us"))
     for kind in kinds:
         try:
-            return column.cast(kind)
+            return texts.cast(kind)
         except pa.ArrowInvalid:
             continue
-    row, value = max(_first_misfit(column, kind) for kind in kinds)  # by the kind that fits longest
-    raise InteractionError(
-        f"{path}: timestamp must hold seconds since 1970, or dates and times in ISO 8601, all alike; interaction {row} "
-        f"has {value!r}"
-    )
+    raise column.refusal(max(_first_misfit(texts, kind) for kind in kinds), expected)  # by the kind that fits longest
 
 
-def _first_misfit(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[int, Any]:
-    """The number of the first interaction whose value cannot be of this type, and the value; there must be one."""
+def _first_misfit(values: pa.ChunkedArray, kind: pa.DataType) -> int:
+    """The index of the first value that cannot be of this type; there must be one."""
     import pyarrow as pa
 
-    for row, scalar in enumerate(column, start=1):
+    for index, scalar in enumerate(values):
         try:
             scalar.cast(kind, safe=False)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return row, scalar.as_py()
-    raise AssertionError(f"all values of {column.type} can be {kind}")
+            return index
+    raise AssertionError(f"all values of {values.type} can be {kind}")
 
 
-def _in_seconds(numbers_N: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
+def _in_seconds(numbers_N: NDArray[np.float64], column: _Column) -> NDArray[np.float64]:
     """Numbers too large for seconds (the year 5138 and later) are those of a smaller unit, the same for all."""
-    sizes_N = np.abs(numbers_N[np.isfinite(numbers_N) & (numbers_N != 0)])
-    units = np.digitize(sizes_N, [1e11, 1e14, 1e17])
-    if not units.any():
+    units_N = np.digitize(np.abs(numbers_N), [1e11, 1e14, 1e17])
+    first = int((numbers_N != 0).argmax())
+    unit = int(units_N[first])
+    others_N = (units_N != unit) & (numbers_N != 0)
+    if others_N.any():
+        expected = f"{UNITS[unit]} since 1970, as {numbers_N[first]:.0f} in the rows before"
+        raise column.refusal(int(others_N.argmax()), expected)
+    if not unit:
         return numbers_N
-    if (units != units[0]).any():
-        raise InteractionError(
-            f"{path}: timestamps of several units, from {sizes_N.min():.0f} to {sizes_N.max():.0f}: expected seconds"
-        )
-    name = ("seconds", "milliseconds", "microseconds", "nanoseconds")[units[0]]
-    logger.warning("%s: timestamps are taken for %s, by their size", path, name)
-    seconds_N: NDArray[np.float64] = numbers_N / 10.0 ** (3 * int(units[0]))
+    logger.warning("%s: timestamps are taken for %s, by their size", column.table.path, UNITS[unit])
+    seconds_N: NDArray[np.float64] = numbers_N / 10.0 ** (3 * unit)
     return seconds_N

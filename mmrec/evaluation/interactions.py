@@ -119,14 +119,16 @@ def read_interactions(
     with a warning.
 
     Args:
-        path: a `.csv`, `.jsonl` or `.parquet` file. Ids are taken as text: `007` stays `007`.
+        path: a `.csv`, `.jsonl` or `.parquet` file, or a folder of Parquet parts. Ids are taken as text: `007` stays
+            `007`.
         item_ids: the catalog, in the order its rows shall have; without it, the items that occur.
         user_ids: users that come first in the id map, as those of a fitted model; others follow.
         unknown_items: what to do with interactions whose item is not in `item_ids`.
 
     Raises:
-        InteractionError: for a file that cannot be read, missing columns, empty ids, weights that are not
-            finite, timestamps that are neither numbers nor dates, unknown items, or a file without interactions.
+        InteractionError: for a file that cannot be read, missing columns, unknown items, or a file without
+            interactions; and, with the row and the value, for ids that are missing, weights that are no finite numbers,
+            and timestamps that are neither numbers nor dates.
 
     >>> import mmrec
     >>> from mmrec.evaluation import read_interactions
@@ -134,7 +136,6 @@ def read_interactions(
     >>> read_interactions("interactions.csv", item_ids=item_ids)
     Interactions(24 users, 16 items, 96 interactions, with timestamps)
     """
-    path = Path(path)
     columns = read_columns(path)
     return make_interactions(
         columns.user_ids,

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import ModelError
+from mmrec.tables import to_text
 
 Where = Mapping[str, Any]
+
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class CatalogFilter:
     """Finds the items whose columns have wanted values; each column is encoded when it is first asked for.
 
+    Values are compared by what they say: `True` is "true", 2001 is "2001.0", a date is itself at midnight.
+
     Args:
         catalog: what is said of each of the I items, by column.
+
+    >>> CatalogFilter([{"year": "2001.0"}, {"year": "1999"}]).matching({"year": 2001})
+    array([ True, False])
     """
 
     def __init__(self, catalog: Sequence[Mapping[str, Any]]) -> None:
@@ -46,12 +58,12 @@ class _Column:
         self._values, self._codes_N, self._items_N, self._num_items = values, codes_N, items_N, num_items
         self._places: dict[str, list[int]] = {}
         for place, value in enumerate(values):
-            self._places.setdefault(str(value), []).append(place)
+            self._places.setdefault(_meaning(value), []).append(place)
 
     @classmethod
     def of(cls, catalog: Sequence[Mapping[str, Any]], name: str) -> _Column:
         if not any(name in row for row in catalog):
-            raise ModelError(f"the catalog has no column {name!r}; it has {', '.join(sorted(_names(catalog)))}")
+            raise _unknown_column(catalog, name)
         rows = [row.get(name) for row in catalog]
         several = any(isinstance(value, list) for value in rows)
         cells = [value if isinstance(value, list) else [value] for value in rows]
@@ -65,9 +77,9 @@ class _Column:
         if callable(wanted):
             keep_V[:] = [bool(wanted(value)) for value in self._values]
         else:
-            several = isinstance(wanted, Collection) and not isinstance(wanted, str)
-            for text in {str(value) for value in (wanted if several else [wanted])}:
-                keep_V[self._places.get(text, [])] = True
+            several = isinstance(wanted, Collection) and not isinstance(wanted, str | bytes)
+            for meaning in {_meaning(value) for value in (wanted if several else [wanted])}:
+                keep_V[self._places.get(meaning, [])] = True
         kept_N = keep_V[self._codes_N]
         if self._items_N is None:
             return kept_N
@@ -76,5 +88,28 @@ class _Column:
         return matching_I
 
 
-def _names(catalog: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    yield from {name for row in catalog for name in row}
+def _unknown_column(catalog: Sequence[Mapping[str, Any]], name: str) -> ModelError:
+    names = {column.casefold(): column for row in catalog for column in row}
+    near = [names[found] for found in get_close_matches(name.strip().casefold(), names)]
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return ModelError(f"the catalog has no column {name!r}{hint}; it has {', '.join(sorted(names.values()))}")
+
+
+def _meaning(value: Any) -> str:
+    """One text for all ways to write a truth value, a number, or a date and time; any other text as it is."""
+    text = to_text(value)
+    if _NUMBER.fullmatch(text):
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    if text in ("True", "False", "TRUE", "FALSE"):
+        return text.lower()
+    return _moment(text) if _DATE.match(text) else text
+
+
+def _moment(text: str) -> str:
+    """In UTC, as times without a zone are; days without their midnight."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return (moment if moment.time() != datetime.min.time() else moment.date()).isoformat()

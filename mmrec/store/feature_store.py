@@ -27,6 +27,7 @@ from mmrec.store.rows import ADDED_COLUMNS, SCHEMA, changed_columns, mean_tokens
 from mmrec.store.runs import Run, RunLog
 from mmrec.store.status import StoreStatus
 from mmrec.store.tables import Tables, Version, drop_old_versions, has_table, table_names, versions
+from mmrec.tables import local_path
 
 TABLE = "items"
 ENCODERS_TABLE = "encoders"
@@ -94,7 +95,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, create: bool = False, encoder_set: str = "") -> None:
-        self.folder, self.encoder_set = Path(folder), encoder_set
+        self.folder, self.encoder_set = local_path(folder, StoreError), encoder_set
         if not _SET_NAME.fullmatch(encoder_set):
             raise StoreError(f"encoder set {encoder_set!r}: a name has letters, digits, - and _ only")
         self._name = f"{TABLE}.{encoder_set}" if encoder_set else TABLE

@@ -30,7 +30,9 @@ FORBIDDEN = [
     pytest.param("../secret.mp4", "leaves the catalog's folder", id="parent"),
     pytest.param("sub/../../secret.mp4", "leaves the catalog's folder", id="hidden parent"),
     pytest.param("https://example.org/a.mp4", "is a URL", id="URL"),
-    pytest.param("file:///etc/passwd", "is a URL", id="file URL"),
+    pytest.param("s3://bucket/a.mp4", "is a URL", id="bucket"),
+    pytest.param("file://server/share/a.mp4", "is a URL", id="file of another machine"),
+    pytest.param("file:///a%00b.mp4", "NUL", id="NUL in a file URL"),
     pytest.param("a\0b.mp4", "NUL", id="NUL"),
 ]
 

@@ -1,0 +1,8 @@
+from .paths import find_url as find_url
+from .paths import local_path as local_path
+from .paths import walk_files as walk_files
+from .table import SUFFIXES as SUFFIXES
+from .table import Table as Table
+from .text_files import read_lines as read_lines
+from .values import is_missing as is_missing
+from .values import to_text as to_text

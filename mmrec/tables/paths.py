@@ -1,0 +1,59 @@
+"""Paths: what is local, and the files below a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmrec.errors import MMRecError
+
+JUNK_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
+JUNK_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # of two slashes, pathlib leaves one
+
+
+def find_url(path: str | os.PathLike[str]) -> str | None:
+    """The URL that was given in place of a path; None for a path.
+
+    >>> from pathlib import Path
+    >>> from mmrec.tables import find_url
+    >>> find_url(Path("s3://bucket/catalog.csv"))
+    's3://bucket/catalog.csv'
+    >>> find_url("videos/catalog.csv") is None
+    True
+    """
+    found = _URL.fullmatch(os.fspath(path))
+    return f"{found[1]}://{found[2]}" if found else None
+
+
+def local_path(path: str | os.PathLike[str], error: type[MMRecError]) -> Path:
+    """The path; raises `error` for a URL such as `s3://bucket/store`, of which pathlib would make a folder `s3:`."""
+    url = find_url(path)
+    if url is not None:
+        raise error(f"{url} is a URL: only local paths are read and written; copy or mount it here, and name its path")
+    return Path(path)
+
+
+def walk_files(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Every file below a folder, sorted, those of a folder before those of its subfolders.
+
+    Linked folders are followed, but not in circles. Hidden folders, and files and folders that systems leave behind
+    (`.Trashes`, `@eaDir`, `._*`, `Thumbs.db`), are left out.
+
+    Raises `OSError` for a folder that cannot be read.
+    """
+    stat = folder.stat()
+    here = (stat.st_dev, stat.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        found = sorted((entry.name, entry.is_dir()) for entry in entries)
+    for name, is_folder in found:
+        if not is_folder and not name.startswith("._") and name.lower() not in JUNK_FILES:
+            yield folder / name
+    for name, is_folder in found:
+        if is_folder and not name.startswith(".") and name.lower() not in JUNK_FOLDERS:
+            yield from walk_files(folder / name, above | {here})
