@@ -32,7 +32,7 @@ def add_ranking_commands(commands: Any) -> None:
     recommend.add_argument("--diversity", type=share, metavar="SHARE", help="from 0 to 1 (default: 0)")
     recommend.add_argument("--explore-share", type=share, default=0.0, metavar="SHARE", help="places for untaken items")
     recommend.add_argument(
-        "--out", type=Path, metavar="FILE", help=".csv, .jsonl or .parquet: user_id, rank, item_id, score"
+        "--out", type=Path, metavar="FILE", help="write .csv, .jsonl or .parquet: user, rank, item, score"
     )
     add_json(recommend)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import InteractionError
-from mmrec.tables import Table
+from mmrec.tables import Table, to_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +79,8 @@ class _Column(NamedTuple):
         try:
             return self.values.cast(pa.string())
         except pa.ArrowInvalid:
-            raise self.refusal(_first_misfit(self.values, pa.string()), "text in UTF-8") from None
+            index = next(i for i, value in enumerate(self.values.to_pylist()) if value and not to_text(value))
+            raise self.refusal(index, "text in UTF-8") from None
 
 
 def _ids(column: _Column) -> list[str]:

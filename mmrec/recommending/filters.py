@@ -109,7 +109,7 @@ def _moment(text: str) -> str:
     """In UTC, as times without a zone are; days without their midnight."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return text
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return (moment if moment.time() != datetime.min.time() else moment.date()).isoformat()

@@ -14,7 +14,7 @@ from mmrec.errors import MMRecError
 from mmrec.tables.names import ColumnNames
 from mmrec.tables.parquet import count_rows, list_parts, part_rows, partition_values
 from mmrec.tables.paths import local_path
-from mmrec.tables.text_files import csv_rows, encoding_of, is_spaced, json_rows
+from mmrec.tables.text_files import csv_header, csv_rows, encoding_of, is_spaced, json_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -136,7 +136,7 @@ class Table:
         import pyarrow as pa
         from pyarrow import csv
 
-        header = next(csv_rows(self.path, self._error))[1]
+        header = csv_header(self.path, self._error)
         taken = _taken(header, self._names.resolve(header, str(self.path)))
         if is_spaced(header) or encoding_of(self.path, self._error) == "utf-16":
             return self._collect()

@@ -76,14 +76,19 @@ def json_rows(path: Path, error: type[MMRecError]) -> Iterator[tuple[int, dict[s
         yield row, values
 
 
-def csv_rows(path: Path, error: type[MMRecError]) -> Iterator[tuple[int, list[str]]]:
+def csv_header(path: Path, error: type[MMRecError]) -> list[str]:
+    """The names in the first row, whatever bytes follow it."""
+    return next(csv_rows(path, error, errors="surrogateescape"))[1]
+
+
+def csv_rows(path: Path, error: type[MMRecError], *, errors: str = "strict") -> Iterator[tuple[int, list[str]]]:
     """(row from 1, cells) of each row that is not blank; the first is the header.
 
-    Where the names in the header follow the commas after a blank, so do the cells.
+    Where the names in the header follow the commas after a blank, so do the cells. `errors` as of `open`.
     """
     encoding = encoding_of(path, error)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARACTERS))
-    with open(path, encoding=encoding, newline="") as file:
+    with open(path, encoding=encoding, errors=errors, newline="") as file:
         row = 0
         try:
             reader = csv.reader(file, strict=True)

@@ -262,3 +262,65 @@ def test_knowing_ids_again_takes_little_memory(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 150 * num_rows
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_missing_values_are_no_text(tmp_path: Path, kind: str) -> None:
+    nan = float("nan")
+    rows: list[dict[str, Any]] = [
+        {"item_id": "a", "media": nan, "title": "t", "tags": nan, "year": nan, "rank": float("inf")},
+        {"item_id": "b", "media": "b.mp4", "title": None, "tags": None, "year": 2001.0, "rank": None},
+    ]
+    if kind == "parquet":  # a column of Parquet has one type: media and tags of it would be text
+        for row in rows:
+            row |= {name: None for name in ("media", "tags") if row[name] is nan}
+    first, second = items_of(WRITERS[kind](tmp_path / f"c.{kind}", rows))
+    assert (first.media, first.tags, first.metadata) == (None, (), {})
+    assert (second.title, second.metadata, second.problem) == ("", {"year": "2001"}, None)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_ids_and_titles_of_other_types(tmp_path: Path, kind: str) -> None:
+    import decimal
+
+    row: dict[str, Any] = {"item_id": 7, "title": 1984, "live": True}
+    if kind == "parquet":
+        row |= {"item_id": decimal.Decimal(7), "title": b"1984"}
+    item = only(WRITERS[kind](tmp_path / f"c.{kind}", [row]))
+    assert (item.item_id, item.title, item.metadata) == ("7", "1984", {"live": "true"})
+    with pytest.raises(CatalogError, match="row 1: item_id is empty"):
+        read_catalog(WRITERS[kind](tmp_path / f"c.{kind}", [{"item_id": float("nan"), "title": "t"}]))
+
+
+def test_columns_almost_named_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_csv(tmp_path / "c.csv", [{"Item_ID": "a", " media": "a.mp4", "Title ": "t"}])
+    item = only(path)
+    assert (item.item_id, item.media, item.title) == ("a", tmp_path / "a.mp4", "t")
+    (record,) = caplog.records
+    assert "'Item_ID' for item_id, ' media' for media, 'Title ' for title" in record.getMessage()
+
+
+def test_a_folder_of_parquet_parts_is_a_manifest(tmp_path: Path) -> None:
+    for folder in (tmp_path / "catalog.parquet", tmp_path / "parts"):
+        (folder / "year=2001").mkdir(parents=True)
+        write_parquet(folder / "part-0.parquet", [{"item_id": "a", "media": "a.mp4"}])
+        write_parquet(folder / "year=2001" / "part-1.parquet", [{"item_id": "b", "title": "t"}])
+        (folder / "_SUCCESS").touch()
+        catalog = read_catalog(folder)
+        first, second = catalog.items()
+        assert first.media == tmp_path / "a.mp4"  # beside the manifest
+        assert (second.item_id, second.metadata) == ("b", {"year": "2001"})
+        catalog.check_unchanged()
+        write_parquet(folder / "part-2.parquet", [{"item_id": "a", "title": "t"}])
+        with pytest.raises(CatalogError, match="changed while it was read"):
+            catalog.check_unchanged()
+        message = r"part-2\.parquet, row 1: item_id 'a' stands already in .*part-0\.parquet, row 1"
+        with pytest.raises(CatalogError, match=message):
+            read_catalog(folder)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/c.csv", "https://example.org/c.csv", "gs://bucket/c.parquet"])
+def test_catalogs_on_other_machines_are_refused_in_words(url: str) -> None:
+    for path in (url, Path(url)):
+        with pytest.raises(CatalogError, match=f"{url} is a URL: only local paths"):
+            read_catalog(path)

@@ -122,3 +122,32 @@ def test_a_file_name_that_is_no_unicode_is_still_found(tmp_path: Path) -> None:
     item = only(tmp_path)
     item.item_id.encode()
     assert item.media is not None and item.media.exists()
+
+
+@pytest.mark.parametrize("start", ["file://", "file://localhost", "FILE://", "file:"])
+def test_a_file_url_is_the_path_that_it_names(tmp_path: Path, start: str) -> None:
+    item = only(one_row(tmp_path, media=f"{start}{tmp_path}/a%20clip%25%23%E7%8B%97.mp4"))
+    assert item.media == tmp_path / "a clip%#狗.mp4" and item.problem is None
+    outside = only(one_row(tmp_path, media=f"{start}/etc/passwd.mp4"), media_root=tmp_path)
+    assert outside.problem is not None and outside.problem.reason is Reason.FORBIDDEN_PATH
+
+
+def test_a_folder_with_links_and_what_systems_leave_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = "folder/a.m4b folder/b.F4V folder/c.asf folder/d.jfif folder/._a.m4b folder/.Trashes/x.mp4 real/linked.mp4"
+    passed_over = "folder/a.txt folder/b.TXT folder/c.srt folder/README folder/catalog.parquet"
+    for name in f"{names} {passed_over}".split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder" / "link").symlink_to("../real")
+    (tmp_path / "real" / "again").symlink_to("../folder")
+    items = items_of(tmp_path / "folder")
+    assert [item.item_id for item in items] == ["a.m4b", "b.F4V", "c.asf", "d.jfif", "link/linked.mp4"]
+    (record,) = caplog.records
+    assert "passed over 5 files that are no media: 2 .txt, 1 " in record.getMessage()
+    assert "1 without a suffix" in record.getMessage()
+
+
+def test_a_folder_without_media_says_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(CatalogError, match=r"has no items: .* passed over 1 file that is no media: 1 \.txt"):
+        read_catalog(tmp_path)

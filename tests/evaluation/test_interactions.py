@@ -333,3 +333,79 @@ def test_order_is_by_time_then_row() -> None:
     timed = make_interactions(["u"] * 4, list("abcd"), timestamps=np.array([3.0, 1.0, 3.0, 2.0]))
     assert timed.order().tolist() == [2, 0, 3, 1]
     assert make_interactions(USERS, ITEMS).order().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_folder_of_parquet_parts(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    for user, items in (("007", ["a", "b"]), ("x", ["a"])):
+        (folder / f"user_id={user}").mkdir(parents=True)
+        pq.write_table(
+            pa.table({"item_id": items, "note": [None] * len(items)}), folder / f"user_id={user}" / "p.parquet"
+        )
+    assert pairs(read_interactions(folder)) == {("007", "a"), ("007", "b"), ("x", "a")}
+    pq.write_table(pa.table({"item_id": [None]}, schema=pa.schema([("item_id", pa.string())])), folder / "user_id=x" / "q.parquet")  # fmt: skip  # noqa: E501
+    with pytest.raises(InteractionError, match=r"user_id=x/q\.parquet, row 1: item_id is missing"):
+        read_interactions(folder)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_the_row_of_a_bad_value_is_that_of_the_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"log.{suffix}"
+    if suffix == "csv":
+        path.write_text('user_id,item_id,note,weight\nu,a,"two\nlines",1\n\nu,b,,heavy\n')
+    else:
+        rows = [{"user_id": "u", "item_id": "a", "weight": "1"}, {"user_id": "u", "item_id": "b", "weight": "heavy"}]
+        path.write_text("\n\n" + "\n\n".join(map(json.dumps, rows)))
+    number = 4 if suffix == "csv" else 5
+    with pytest.raises(InteractionError, match=rf"log\.{suffix}, row {number}: weight is 'heavy': expected"):
+        read_interactions(path)
+
+
+def test_missing_ids_of_json(tmp_path: Path) -> None:
+    for missing in ("NaN", "null"):
+        (tmp_path / "log.jsonl").write_text(
+            f'{{"user_id": "u", "item_id": "i"}}\n{{"user_id": {missing}, "item_id": "i"}}'
+        )
+        with pytest.raises(InteractionError, match=r"log\.jsonl, row 2: user_id is missing"):
+            read_interactions(tmp_path / "log.jsonl")
+    (tmp_path / "log.jsonl").write_text('{"user_id": "u"}')
+    with pytest.raises(InteractionError, match=r"log\.jsonl, row 1: there is no column item_id; found 'user_id'"):
+        read_interactions(tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize("ids", [[1.5], [True], [["a"]]])
+def test_ids_of_parquet_that_are_none(tmp_path: Path, ids: list[Any]) -> None:
+    pq.write_table(pa.table({"user_id": ids, "item_id": ["i"]}), tmp_path / "log.parquet")
+    with pytest.raises(InteractionError, match=r"log\.parquet, row 1: user_id is .*: expected text or a whole number"):
+        read_interactions(tmp_path / "log.parquet")
+
+
+def test_ids_of_parquet_of_other_types(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    for users in (pa.array([b"u"]), pa.array(["u"]).dictionary_encode(), pa.array(["u"], pa.large_string())):
+        pq.write_table(pa.table({"user_id": users, "item_id": [1]}), path)
+        assert pairs(read_interactions(path)) == {("u", "1")}
+    pq.write_table(pa.table({"user_id": [b"\xff"], "item_id": [1]}), path)
+    with pytest.raises(InteractionError, match=r"row 1: user_id is b'\\xff': expected text in UTF-8"):
+        read_interactions(path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_columns_without_any_value_are_as_if_not_there(tmp_path: Path, suffix: str) -> None:
+    blank = "" if suffix == "csv" else None
+    path = write_columns(tmp_path / f"log.{suffix}", timestamp=[blank, blank], weight=[blank, blank])
+    interactions = read_interactions(path)
+    assert interactions.timestamps is None and interactions.weights.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_nanoseconds_of_iso_times_and_truth_values_of_weights(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"log.{suffix}"
+    assert times_of(write_columns(path, timestamp=["2023-11-14T22:13:20.123456789Z"])) == [MOMENT + 0.123456]
+    assert read_interactions(write_columns(path, weight=[True, False])).weights.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/log.csv", "https://example.org/log.parquet"])
+def test_files_on_other_machines_are_refused_in_words(url: str) -> None:
+    with pytest.raises(InteractionError, match=f"{url} is a URL: only local paths"):
+        read_interactions(url)
