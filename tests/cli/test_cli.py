@@ -77,6 +77,13 @@ def test_export(folder: Path, embedded: subprocess.CompletedProcess[str], tmp_pa
         (["status", "--store", "nowhere"], "there is no store at nowhere"),
         (["export", "--store", "nowhere", "--out", "o", "--format", "npy"], "there is no store at nowhere"),
         (["recommend", "--model", "nowhere", "--all"], "there is no model at nowhere"),
+        (
+            ["embed", "https://example.org/c.csv", "--store", "s"],
+            "https://example.org/c.csv is a URL: only local paths",
+        ),
+        (["embed", ".", "--store", "s3://bucket/s"], "s3://bucket/s is a URL: only local paths"),
+        (["export", "--store", "s", "--out", "gs://bucket/o", "--format", "npy"], "gs://bucket/o is a URL"),
+        (["recommend", "--model", "hdfs://host/m", "--all"], "hdfs://host/m is a URL"),
     ],
 )
 def test_failure_is_one_line_and_exit_status_one(

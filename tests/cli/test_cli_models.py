@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from planted import KINDS, item_ids, kind_of, planted, watched, write_csv
@@ -199,6 +200,7 @@ def test_recommend_for_one_user(run: Any, work: Work) -> None:
     assert answer.json["user_id"] == "user00"
     assert [item["item_id"] for item in answer.json["items"]] == ids.tolist()
     assert np.allclose([item["score"] for item in answer.json["items"]], scores)
+    assert [item["title"] for item in answer.json["items"]] == [f"{kind_of(i)} clip {i}" for i in ids]
     printed = run("recommend", "--model", work.model, "--user", "user00", "--k", 4)
     assert printed.out.startswith("user00\n") and f"clip {ids[0]}" in printed.out
 
@@ -210,13 +212,17 @@ def test_recommend_for_unknown_users_warns(run: Any, work: Work, caplog: pytest.
 
 
 def test_recommend_for_a_file_of_users(run: Any, work: Work, tmp_path: Path) -> None:
-    (tmp_path / "users.txt").write_bytes(b"user05\r\n\r\nuser01\r\n")
+    (tmp_path / "users.txt").write_bytes(b"\xef\xbb\xbfuser05\r\n\r\nuser01\r\n")
     answer = run("recommend", "--model", work.model, "--users", tmp_path / "users.txt", "--k", 2, "--json")
     answers = [json.loads(line) for line in answer.out.splitlines()]
     assert [one["user_id"] for one in answers] == ["user05", "user01"]
     (tmp_path / "nobody.txt").write_text("")
     assert run("recommend", "--model", work.model, "--users", tmp_path / "nobody.txt").status == 0
     run("recommend", "--model", work.model, "--users", tmp_path / "none.txt").fails("one user id a line")
+    (tmp_path / "nobody.txt").write_bytes(b"caf\xe9\n")
+    run("recommend", "--model", work.model, "--users", tmp_path / "nobody.txt").fails(
+        "row 1: not UTF-8", "save the file"
+    )
 
 
 def test_recommend_for_all_as_parquet(run: Any, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,9 +241,31 @@ def test_recommend_for_all_as_parquet(run: Any, work: Work, tmp_path: Path, monk
         assert np.allclose([row["score"] for row in own], own_scores[:36], rtol=1e-5)
 
 
-def test_recommend_to_a_place_that_is_not_there(run: Any, work: Work, tmp_path: Path) -> None:
-    out = tmp_path / "none" / "all.parquet"
-    run("recommend", "--model", work.model, "--all", "--out", out).fails("cannot be written")
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "CSV"])
+def test_recommend_for_all_as_text(run: Any, work: Work, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"all.{suffix}"
+    for path in (out, tmp_path / "all.parquet"):
+        assert run("recommend", "--model", work.model, "--all", "--k", 40, "--out", path).status == 0
+    if suffix == "jsonl":
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    else:
+        rows = pd.read_csv(out, dtype={"user_id": str}).to_dict("records")
+    expected = pq.read_table(tmp_path / "all.parquet").to_pylist()
+    scores, expected_scores = ([row.pop("score") for row in found] for found in (rows, expected))
+    assert rows == expected
+    assert np.array_equal(np.array(scores, np.float32), np.array(expected_scores, np.float32))
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("name", ["none/all.parquet", "none/all.csv"])
+def test_recommend_to_a_place_that_is_not_there(run: Any, work: Work, tmp_path: Path, name: str) -> None:
+    run("recommend", "--model", work.model, "--all", "--out", tmp_path / name).fails("cannot be written")
+
+
+def test_recommend_refuses_other_files_before_the_work(run: Any, work: Work, tmp_path: Path) -> None:
+    for name in ("all.xlsx", "all", "all.csv.gz"):
+        answer = run("recommend", "--model", tmp_path / "no model", "--all", "--out", tmp_path / name)
+        answer.fails("all", "end in .csv, .jsonl or .parquet")
 
 
 def test_recommend_with_filters(run: Any, work: Work) -> None:

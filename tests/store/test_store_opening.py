@@ -155,3 +155,11 @@ def test_a_large_store_is_not_rewritten_for_a_few_new_rows(tmp_path: Path, monke
 
 def num_fragments(store: FeatureStore) -> int:
     return int(store._items.stats()["fragment_stats"]["num_fragments"])
+
+
+def test_a_store_on_another_machine_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("s3://bucket/store", Path("s3://bucket/store")):
+        with pytest.raises(StoreError, match="s3://bucket/store is a URL: only local paths"):
+            FeatureStore(folder, create=True)
+    assert not list(tmp_path.iterdir())
