@@ -363,7 +363,8 @@ class FeatureStore:
         """Write the store into the folder `out`; returns the files.
 
         `parquet`: `items.parquet`, all columns. `npy`: `token_counts.parquet` with item_id, status and the number
-        of tokens per modality, and for each modality a float32 `<modality>.npy` (tokens, D), the items' tokens in that order.
+        of tokens per modality, and for each modality a float32 `<modality>.npy` (tokens, D), the items' tokens in that
+        order.
 
         >>> import mmrec
         >>> [path.name for path in mmrec.FeatureStore("store").export("exported", "npy")]
