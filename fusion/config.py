@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -108,8 +109,10 @@ class FusionConfig:
     def from_mapping(cls, values: Mapping[str, Any]) -> FusionConfig:
         """A configuration from a mapping, as of a YAML file; unknown names and values of another type raise."""
         kinds = {f.name: type(f.default) for f in fields(cls)}
-        if unknown := sorted(set(values) - set(kinds)):
-            raise TrainingError(f"unknown settings {unknown}; known are {sorted(kinds)}")
+        if unknown := sorted(map(str, set(values) - set(kinds))):
+            near = sorted({near for name in unknown for near in get_close_matches(name, kinds)})
+            hint = f"did you mean {', '.join(near)}? known are" if near else "known are"
+            raise TrainingError(f"unknown settings {unknown}: {hint} {', '.join(sorted(kinds))}")
         checked: dict[str, Any] = {}
         for name, value in values.items():
             if kinds[name] is tuple:

@@ -75,12 +75,13 @@ class ItemTower(nn.Module):
     def use_ids(self) -> bool:
         return len(self.ids.weight) > 0
 
-    def connect(self, tokens: Tokens, search: Search | None) -> None:
-        """Finds the neighbours of all items of the catalog."""
+    def connect(self, tokens: Tokens, search: Search | None, rows_B: Tensor | None = None) -> None:
+        """Finds the neighbours of all items of the catalog, or of those in these rows, whose tokens these are."""
         if self.neighbours is not None:
-            rows_IN, shares_IN = self.neighbours.rows_of(tokens, search, torch.arange(len(self.trained_I)))
-            self.neighbours_IN.copy_(rows_IN)
-            self.shares_IN.copy_(shares_IN)
+            rows_B = torch.arange(len(self.trained_I)) if rows_B is None else rows_B
+            rows_BN, shares_BN = self.neighbours.rows_of(tokens, search, rows_B)
+            self.neighbours_IN[rows_B] = rows_BN.to(self.neighbours_IN.dtype)
+            self.shares_IN[rows_B] = shares_BN
 
     def remember(self, content_BD: Tensor, rows: Tensor | slice) -> None:
         """Keeps the content of items of the catalog for those that they are neighbours of."""

@@ -6,7 +6,9 @@ import hashlib
 import json
 import logging
 import time
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -28,6 +31,28 @@ logger = logging.getLogger(__name__)
 
 def run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
     """Fits a task; it holds the weights to keep afterwards, on the CPU."""
+    with _quiet_lightning():
+        return _run(task, config, hardware)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Leave out what Lightning says of hardware that it did not find, of other products, and of its own code."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [its_logger.level for its_logger in loggers]
+    for its_logger in loggers:
+        its_logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for its_logger, level in zip(loggers, levels, strict=True):
+            its_logger.setLevel(level)
+
+
+def _run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
     started = time.monotonic()
     best = None if task.holdout is None else BestWeights()
     checkpoint = _checkpoint(task, config, hardware)

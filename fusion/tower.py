@@ -49,11 +49,27 @@ class Towers(nn.Module):
         """Vectors and biases of all items of the catalog that the towers were fitted to, on the CPU."""
         if self.items is None:
             return self.embed_new(tokens)
-        device, blocks = self.users.null_D.device, list(row_blocks(tokens, len(tokens)))
-        contents = [self.items.content(tokens.select(rows).to(device)) for rows in blocks]
-        for rows, content_BD in zip(blocks, contents, strict=True):
-            self.items.remember(content_BD, rows.to(device))
-        parts = [self.items.with_audience(x, rows.to(device)) for rows, x in zip(blocks, contents, strict=True)]
+        return self._embed_rows(tokens, torch.arange(len(tokens)))
+
+    @torch.no_grad()
+    def embed_again(self, tokens: Tokens, rows_B: Tensor) -> Items:
+        """The same of the items in these rows alone, whose tokens have changed.
+
+        Others keep what was found of these when they were connected as neighbours.
+        """
+        if self.items is None:
+            return self.embed_new(tokens)
+        self.items.connect(tokens, None, rows_B)
+        return self._embed_rows(tokens, rows_B)
+
+    def _embed_rows(self, tokens: Tokens, rows_B: Tensor) -> Items:
+        assert self.items is not None
+        device = self.users.null_D.device
+        blocks = [(block, rows_B[block].to(device)) for block in row_blocks(tokens, len(tokens))]
+        contents = [self.items.content(tokens.select(block).to(device)) for block, _ in blocks]
+        for (_, rows), content_BD in zip(blocks, contents, strict=True):
+            self.items.remember(content_BD, rows)
+        parts = [self.items.with_audience(x, rows) for (_, rows), x in zip(blocks, contents, strict=True)]
         return Items(torch.cat([x.vectors_ID.cpu() for x in parts]), torch.cat([x.bias_I.cpu() for x in parts]))
 
     @torch.no_grad()

@@ -189,6 +189,7 @@ def measure_users(folder: Path, stored: int) -> list[dict[str, Any]]:
         vectors_ID=embedded.vectors_ID.numpy().astype(np.float32),
         bias_I=embedded.bias_I.numpy().astype(np.float32),
         trained_I=np.bincount(train.item_rows, minlength=items) > 0,
+        tower_rows_I=np.arange(items),
         interactions=train,
         encoders={},
         report=report,

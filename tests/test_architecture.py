@@ -33,10 +33,10 @@ ROOMS = (
 HOMES = {
     "av": ("mmrec.media", "mmrec.sample.media_files"),
     "faiss": ("mmrec.ranking.approximate",),
-    "filelock": ("mmrec.store",),
+    "filelock": ("mmrec.store", "mmrec.recommending.model_versions"),
     "implicit": ("mmrec.evaluation.baselines",),
     "lancedb": ("mmrec.store",),
-    "lightning": ("fusion", "mmrec.cli.output"),
+    "lightning": ("fusion",),
     "optuna": ("mmrec.recommending.tuning",),
     "pebble": ("mmrec.embedding.decoding",),
     "fastapi": ("mmrec.service",),

@@ -12,13 +12,15 @@ from pathlib import Path
 
 from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.demo import add_demo_command
+from mmrec.cli.evaluating import add_evaluate_command
 from mmrec.cli.history import add_history_commands
 from mmrec.cli.logs import logging_to
-from mmrec.cli.models import add_model_commands
+from mmrec.cli.models import add_fit_command
 from mmrec.cli.output import escape_what_cannot_be_shown, fail
 from mmrec.cli.rankings import add_ranking_commands
 from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tuning import add_tuning_commands
+from mmrec.cli.versions import add_version_commands
 from mmrec.errors import MMRecError, refuse_shadowed_packages
 from mmrec.tables import local_path
 
@@ -74,8 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     add_demo_command(commands)
     add_store_commands(commands)
     add_history_commands(commands)
-    add_model_commands(commands)
+    add_fit_command(commands)
+    add_evaluate_command(commands)
     add_ranking_commands(commands)
+    add_version_commands(commands)
     add_tuning_commands(commands)
     add_adapt_command(commands)
     return parser

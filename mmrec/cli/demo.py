@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, quiet_lightning
+from mmrec.cli.output import add_command
 from mmrec.cli.stores import print_report, run_embed
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def _fit(folder: Path) -> Recommender:
     from mmrec.recommending import Recommender
     from mmrec.store import FeatureStore
 
-    quiet_lightning()
     model = Recommender.fit(
         FeatureStore(folder / "store"),
         folder / "catalog" / "interactions.csv",

@@ -1,4 +1,4 @@
-"""The commands that fit a recommender and ask it."""
+"""The command that fits a recommender."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mmrec.cli.output import add_command, add_json, add_model, add_store, quiet_lightning
+from mmrec.cli.output import add_command, add_json, add_keep, add_model, add_store
 from mmrec.cli.progress import fit_progress, stop_requested
 from mmrec.errors import ModelError
 
-if TYPE_CHECKING:
-    pass
 
-USERS_AT_ONCE = 4096
-
-
-def add_model_commands(commands: Any) -> None:
+def add_fit_command(commands: Any) -> None:
     fit = add_command(commands, "fit", _fit, "fit a recommender to a store and, where there are any, interactions")
     add_store(fit)
     fit.add_argument(
@@ -26,6 +21,7 @@ def add_model_commands(commands: Any) -> None:
     )
     fit.add_argument("--validation", type=Path, metavar="FILE", help="held-out interactions, to choose the epoch")
     add_model(fit)
+    add_keep(fit)
     fit.add_argument("--config", type=Path, metavar="YAML", help="settings of the towers and their training")
     fit.add_argument("--seed", type=int, help="of the fit (default: the configuration's)")
     fit.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda", "mps"], help="(default: cpu)")
@@ -33,25 +29,20 @@ def add_model_commands(commands: Any) -> None:
     fit.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases, if installed")
     add_json(fit)
 
-    evaluate = add_command(commands, "evaluate", _evaluate, "evaluate a model by held-out interactions")
-    add_model(evaluate)
-    evaluate.add_argument("--interactions", type=Path, required=True, metavar="FILE")
-    evaluate.add_argument("--k", type=int, nargs="+", default=[20], help="lengths of the lists (default: 20)")
-    evaluate.add_argument(
-        "--baselines", nargs="+", default=[], metavar="NAME", help="popularity, item_neighbours, ease, als"
-    )
-    add_json(evaluate)
-
 
 def _fit(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
+
+    from mmrec.evaluation import check_sources
+
+    check_sources(arguments.interactions, arguments.validation)
+    settings = read_settings(arguments.config)
 
     from fusion.config import Hardware
     from mmrec.recommending import Recommender, RecommenderConfig
     from mmrec.store import FeatureStore
 
-    quiet_lightning()
-    config = RecommenderConfig.from_mapping(read_settings(arguments.config))
+    config = RecommenderConfig.from_mapping(settings)
     if arguments.seed is not None:
         config = replace(config, fusion=replace(config.fusion, seed=arguments.seed))
     with fit_progress() as show, stop_requested() as should_stop:
@@ -70,12 +61,15 @@ def _fit(arguments: argparse.Namespace) -> int:
             config=config,
             hardware=hardware,
         )
-    model.save(arguments.model)
+    version = model.save(arguments.model, keep=arguments.keep)
     report = asdict(model.report)
     if arguments.json:
-        print(json.dumps({"items": len(model.item_ids), "users": len(model.user_ids), **report}))
+        print(json.dumps({"version": version, "items": len(model.item_ids), "users": len(model.user_ids), **report}))
         return 0
-    print(f"{len(model.item_ids)} items, {len(model.user_ids)} users, {report['epochs']} epochs, in {arguments.model}")
+    print(
+        f"{len(model.item_ids)} items, {len(model.user_ids)} users, {report['epochs']} epochs, "
+        f"in {arguments.model} as version {version}"
+    )
     for name, rule in report["rules"].items():
         print(f"  {name:16}{rule}")
     for name, value in report["metrics"].items():
@@ -96,25 +90,3 @@ def read_settings(path: Path | None) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ModelError(f"configuration {path}: expected settings such as dim: 64")
     return values
-
-
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from mmrec.recommending import Recommender
-
-    metrics = Recommender.load(arguments.model).evaluate(
-        arguments.interactions, ks=arguments.k, baselines=arguments.baselines
-    )
-    if arguments.json:
-        print(json.dumps(metrics))
-        return 0
-    print(f"{metrics['users']} users")
-    for name, (low, high) in metrics["intervals"].items():
-        print(f"  {name:16}{metrics[name]:.4f}  [{low:.4f}, {high:.4f}]")
-    for name, value in {**metrics["catalog"], **metrics["cold_items"]}.items():
-        print(f"  {name:24}{value:.4f}")
-    for name, judged in metrics["baselines"].items():
-        print(f"{name}: the model is better by")
-        for metric, better_by in judged["better_by"].items():
-            low, high = better_by["interval"]
-            print(f"  {metric:16}{better_by['mean']:.4f}  [{low:.4f}, {high:.4f}]  p = {better_by['p_value']:.4f}")
-    return 0

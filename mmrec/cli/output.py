@@ -47,6 +47,19 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", type=Path, required=True, metavar="DIR", help="the fitted model")
 
 
+def add_keep(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--keep", type=count, default=3, metavar="N", help="versions of the model that stay, with this (default: 3)"
+    )
+
+
+def count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too few: expected at least 1")
+    return number
+
+
 def share(text: str) -> float:
     share = float(text)
     if not 0 <= share <= 1:
@@ -77,11 +90,3 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 def fail(message: str) -> int:
     logging.getLogger(__name__).error("error: %s", " ".join(message.splitlines()))
     return 1
-
-
-def quiet_lightning() -> None:
-    """Lightning announces what hardware it did not find; it sets its own levels when it is imported."""
-    import lightning.pytorch  # noqa: F401
-
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)

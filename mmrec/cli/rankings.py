@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_model, share
+from mmrec.cli.output import add_command, add_json, add_keep, add_model, share
 from mmrec.cli.progress import progress_bar
 from mmrec.cli.recommendation_files import check_suffix, write_file
 from mmrec.errors import ModelError
@@ -46,6 +46,7 @@ def add_ranking_commands(commands: Any) -> None:
     add_model(index)
     index.add_argument("--recall", type=share, default=0.95, help="share of the best to find (default: 0.95)")
     index.add_argument("--k", type=int, default=20, help="length of the lists to measure by (default: 20)")
+    add_keep(index)
     add_json(index)
 
 
@@ -68,6 +69,8 @@ def _recommend(arguments: argparse.Namespace) -> int:
         _print_list(model, "", *model.recommend(vector_D, **options), as_json=arguments.json)
         return 0
     users = model.user_ids if arguments.all else _named_users(arguments)
+    if arguments.all and not users:
+        raise ModelError(f"model {arguments.model} was fitted without interactions: it knows no users")
     if arguments.out is not None:
         with progress_bar("recommending", len(users)) as show:
             write_file(model, users, arguments.out, on_users=show, **options)
@@ -129,11 +132,13 @@ def _similar(arguments: argparse.Namespace) -> int:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from mmrec.recommending import Recommender
+    from mmrec.recommending import Recommender, current_version, model_lock
 
-    model = Recommender.load(arguments.model)
-    recall = model.build_index(k=arguments.k, recall=arguments.recall)
-    model.save(arguments.model)
+    current_version(arguments.model)
+    with model_lock(arguments.model):
+        model = Recommender.load(arguments.model)
+        recall = model.build_index(k=arguments.k, recall=arguments.recall)
+        model.save(arguments.model, keep=arguments.keep)
     found = f"{recall:.3f} of the best {arguments.k} are found"
     print(json.dumps({"recall": recall, "k": arguments.k}) if arguments.json else f"{found}; in {arguments.model}")
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.models import read_settings
-from mmrec.cli.output import add_command, add_json, add_store, quiet_lightning, share
+from mmrec.cli.output import add_command, add_json, add_store, share
 
 if TYPE_CHECKING:
     from mmrec.recommending import Trial
@@ -28,7 +28,10 @@ def add_tuning_commands(commands: Any) -> None:
     split.add_argument("--share", type=share, default=0.1, help="to hold out; not for last (default: 0.1)")
     split.add_argument("--seed", type=int, default=0, help="for random and cold (default: 0)")
     split.add_argument("--train", type=Path, required=True, metavar="FILE", help=".csv or .parquet to write")
-    split.add_argument("--held-out", type=Path, required=True, metavar="FILE", help=".csv or .parquet to write")
+    split.add_argument(
+        "--validation", "--held-out", type=Path, required=True, metavar="FILE", help="what is held out of it, to write"
+    )
+    split.add_argument("--test", type=Path, metavar="FILE", help="held out first, by the same rule, to write")
 
     tune = add_command(commands, "tune", _tune, "search the settings that rank held-out interactions best")
     add_store(tune)
@@ -45,10 +48,14 @@ def add_tuning_commands(commands: Any) -> None:
 
 
 def _split(arguments: argparse.Namespace) -> int:
-    from mmrec.evaluation import read_interactions, split, write_interactions
+    from mmrec.evaluation import read_interactions, split, split_in_three, write_interactions
 
-    parts = split(read_interactions(arguments.interactions), arguments.how, share=arguments.share, seed=arguments.seed)
-    for part, path in zip(parts, (arguments.train, arguments.held_out), strict=True):
+    paths = [arguments.train, arguments.validation]
+    if arguments.test is not None:
+        paths.append(arguments.test)
+    make = split if arguments.test is None else split_in_three
+    parts = make(read_interactions(arguments.interactions), arguments.how, share=arguments.share, seed=arguments.seed)
+    for part, path in zip(parts, paths, strict=True):
         write_interactions(part, path)
         print(f"{len(part)} interactions in {path}")
     return 0
@@ -58,7 +65,6 @@ def _tune(arguments: argparse.Namespace) -> int:
     from fusion.config import Hardware
     from mmrec.recommending import RecommenderConfig, tune
 
-    quiet_lightning()
     report = tune(
         arguments.store,
         arguments.interactions,

@@ -4,6 +4,7 @@ from .interactions import Interactions as Interactions
 from .interactions import InteractionSource as InteractionSource
 from .interactions import align as align
 from .interactions import check_no_leak as check_no_leak
+from .interactions import check_sources as check_sources
 from .interactions import make_interactions as make_interactions
 from .interactions import read_catalog_interactions as read_catalog_interactions
 from .interactions import read_interactions as read_interactions
@@ -12,3 +13,4 @@ from .metrics import compare as compare
 from .metrics import rank_metrics as rank_metrics
 from .ranking_report import evaluate_rankings as evaluate_rankings
 from .splits import split as split
+from .splits import split_in_three as split_in_three

@@ -190,6 +190,17 @@ def make_interactions(
     return _merge_repeated(Interactions(user_ids, item_ids, user_rows, item_rows, weight_N, timestamps))
 
 
+def check_sources(*sources: InteractionSource | None) -> None:
+    """Raises `InteractionError` for a file that is not there, long before it would be read.
+
+    >>> from mmrec.evaluation import check_sources
+    >>> check_sources("interactions.csv", None)
+    """
+    for source in sources:
+        if isinstance(source, str | os.PathLike) and not os.path.exists(source):
+            raise InteractionError(f"there is no file {os.fspath(source)}")
+
+
 def read_catalog_interactions(source: InteractionSource, item_ids: Sequence[str]) -> Interactions:
     """Interactions with these items; `InteractionError` where others are named.
 

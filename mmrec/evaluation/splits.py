@@ -1,6 +1,6 @@
 """Ways to hold some interactions out, to choose settings by or to evaluate a model.
 
-Both parts have the id maps of what was split: a row number means the same user or item.
+All parts have the id maps of what was split: a row number means the same user or item.
 """
 
 from __future__ import annotations
@@ -37,6 +37,24 @@ def split(
     if how == "time":
         return split_by_time(interactions, share)
     return split_cold_items(interactions, share, seed=seed)
+
+
+def split_in_three(
+    interactions: Interactions, how: Split, *, share: float = 0.1, seed: int = 0
+) -> tuple[Interactions, Interactions, Interactions]:
+    """(train, validation, test): test is held out of all, then validation, as much, of what is left, by the same rule.
+
+    >>> from mmrec.evaluation import read_interactions, split_in_three
+    >>> [len(part) for part in split_in_three(read_interactions("interactions.csv"), "last")]
+    [48, 24, 24]
+    >>> [len(part) for part in split_in_three(read_interactions("interactions.csv"), "random", share=0.25)]
+    [48, 24, 24]
+    """
+    rest, test = split(interactions, how, share=share, seed=seed)
+    if how != "last" and share >= 0.5:
+        raise InteractionError(f"the share to hold out is {share}, twice: expected below 0.5")
+    train, validation = split(rest, how, share=share / (1 - share), seed=seed)
+    return train, validation, test
 
 
 def split_random(interactions: Interactions, share: float, *, seed: int = 0) -> tuple[Interactions, Interactions]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zlib
 from collections.abc import Callable
 from functools import cached_property
@@ -92,6 +93,22 @@ class ApproximateRanker(Ranker):
         elif more._index is not None:
             more._index.add(more._points()[self.num_items :])
         return more
+
+    def replaced(self, vectors_ID: Floats, bias_I: Floats) -> ApproximateRanker:
+        """A ranker of these items alone; they are put into the cells that were made for those before.
+
+        The cells are made anew where one of the items is longer than all before.
+        """
+        others = ApproximateRanker(vectors_ID, bias_I)
+        others._recall = self._recall
+        if self._index is not None and others._longest > self._longest:
+            others._index = _make_index(others._points(), 0)
+            others._index.nprobe = min(self._index.nprobe, others._index.nlist)
+        elif self._index is not None:
+            others._index = _faiss().clone_index(self._index)
+            others._index.reset()
+            others._index.add(others._points())
+        return others
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the index, and beside it what it was built for; the vectors are the caller's to keep."""
@@ -219,18 +236,16 @@ def neighbour_search(keys_KP: Floats) -> Callable[[Floats, int], Rows]:
     return find
 
 
-def remove_index(file: str | os.PathLike[str]) -> None:
-    """Delete what `save` wrote, where it did.
-
-    >>> from mmrec.ranking import remove_index
-    >>> remove_index("items.index")
-    """
-    for path in (Path(file), _record_file(file)):
-        path.unlink(missing_ok=True)
-
-
 def _record_file(file: str | os.PathLike[str]) -> Path:
     return Path(file).with_name(Path(file).name + ".json")
+
+
+def _one_thread() -> None:
+    if "faiss" in sys.modules:
+        _faiss().omp_set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_one_thread)  # a fork has none of its parent's threads
 
 
 def _faiss() -> Any:

@@ -51,7 +51,13 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="dots")
 
 
-os.register_at_fork(after_in_child=_threads.cache_clear)  # a fork has none of its parent's threads
+def _without_threads() -> None:
+    """A fork has none of its parent's threads, and would wait without end for those above, and for those of OpenMP."""
+    _threads.cache_clear()
+    torch.set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_without_threads)
 
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract"}, cache=True)

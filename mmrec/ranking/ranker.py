@@ -86,6 +86,10 @@ class Ranker:
         """A ranker of these items and, in the rows after them, of more."""
         return Ranker(*self._joined(vectors_BD, bias_B), device=self.device)
 
+    def replaced(self, vectors_ID: Floats, bias_I: Floats) -> Ranker:
+        """A ranker of the same kind, of these items alone."""
+        return Ranker(vectors_ID, bias_I, device=self.device)
+
     def _joined(self, vectors_BD: Floats, bias_B: Floats) -> tuple[Floats, Floats]:
         own_IE = self.vectors_IE[: self.num_items]
         return np.vstack([own_IE[:, :-1], vectors_BD]), np.concatenate([own_IE[:, -1], bias_B])

@@ -1,4 +1,9 @@
 from .fitting import RecommenderConfig as RecommenderConfig
+from .model_versions import ModelVersion as ModelVersion
+from .model_versions import current_version as current_version
+from .model_versions import model_lock as model_lock
+from .model_versions import list_versions as list_versions
+from .model_versions import rollback as rollback
 from .recommendations import recommend_in_blocks as recommend_in_blocks
 from .recommendations import write_recommendations as write_recommendations
 from .recommender import Recommender as Recommender

@@ -17,7 +17,14 @@ from fusion.projections import FusionError
 from fusion.token_table import RaggedTokens
 from fusion.tower import Towers
 from mmrec.errors import FitInterrupted, ModelError
-from mmrec.evaluation import Interactions, InteractionSource, align, check_no_leak, read_catalog_interactions
+from mmrec.evaluation import (
+    Interactions,
+    InteractionSource,
+    align,
+    check_no_leak,
+    check_sources,
+    read_catalog_interactions,
+)
 from mmrec.ranking import neighbour_search
 from mmrec.recommending.model_files import ModelFiles
 from mmrec.recommending.tokens import read_tokens
@@ -63,12 +70,13 @@ class FitData:
 def read_fit_data(
     store: FeatureStore, interactions: InteractionSource | None, validation: InteractionSource | None
 ) -> FitData:
-    """Arguments and errors as `Recommender.fit`."""
+    """Arguments and errors as `Recommender.fit`; what can be refused at once is, before tokens are read."""
+    if interactions is None and validation is not None:
+        raise ModelError("validation was given without interactions to fit")
+    check_sources(interactions, validation)
     item_ids, tokens = read_tokens(store)
     train = None if interactions is None else read_catalog_interactions(interactions, item_ids)
     held_out = None if validation is None else read_catalog_interactions(validation, item_ids)
-    if train is None and held_out is not None:
-        raise ModelError("validation was given without interactions to fit")
     if train is not None and held_out is not None:
         check_no_leak(train, held_out)
         held_out = align(held_out, user_ids=train.user_ids, item_ids=train.item_ids)
@@ -118,6 +126,7 @@ def fit_files(
         vectors_ID=items.vectors_ID.numpy().astype(np.float32),
         bias_I=items.bias_I.numpy().astype(np.float32),
         trained_I=_trained(data.train, len(data.item_ids)),
+        tower_rows_I=np.arange(len(data.item_ids)),
         interactions=data.train,
         encoders=_encoders(store),
         report=report,

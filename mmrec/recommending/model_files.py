@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,14 @@ from safetensors.numpy import save_file as save_arrays
 
 from fusion.config import FitReport
 from fusion.tower import Towers, load_towers
-from mmrec.errors import MMRecError, ModelError
+from mmrec.errors import MMRecError
 from mmrec.evaluation import Interactions
+from mmrec.ranking import ApproximateRanker, Ranker
+from mmrec.recommending.model_versions import check_files, damaged
 from mmrec.store import EncoderRecord
 
-FORMAT = 5
+INDEX = "items.index"
+
 Floats = NDArray[np.float32]
 
 
@@ -31,7 +33,8 @@ Floats = NDArray[np.float32]
 class ModelFiles:
     """What a recommender knows beside its tower, row by row of its items.
 
-    `trained_I`: the items with positive interactions in training. `interactions` None: fitted to content alone.
+    `trained_I`: the items with positive interactions in training. `tower_rows_I`: rows in the towers, -1 for items that
+    joined later. `interactions` None: fitted to content alone.
     """
 
     item_ids: list[str]
@@ -39,59 +42,42 @@ class ModelFiles:
     vectors_ID: Floats
     bias_I: Floats
     trained_I: NDArray[np.bool_]
+    tower_rows_I: NDArray[np.int64]
     interactions: Interactions | None
     encoders: dict[str, EncoderRecord]
     report: FitReport
 
-    def append(
-        self, item_ids: Sequence[str], catalog: Sequence[dict[str, Any]], vectors_ID: Floats, bias_I: Floats
-    ) -> None:
-        """Let items join that training did not see."""
-        self.item_ids = [*self.item_ids, *item_ids]
-        self.catalog = [*self.catalog, *catalog]
-        self.vectors_ID = np.vstack([self.vectors_ID, vectors_ID])
-        self.bias_I = np.concatenate([self.bias_I, bias_I])
-        self.trained_I = np.concatenate([self.trained_I, np.zeros(len(item_ids), np.bool_)])
+
+def write_model(path: Path, files: ModelFiles, towers: Towers, config: Mapping[str, Any], ranker: Ranker) -> None:
+    """Write everything into a folder."""
+    towers.save(path)
+    arrays = {"vectors": files.vectors_ID, "bias": files.bias_I}
+    save_arrays({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path / "items.safetensors")
+    rows = {
+        "item_id": files.item_ids,
+        "trained": files.trained_I.tolist(),
+        "tower_row": files.tower_rows_I,
+        "catalog": [json.dumps(row, ensure_ascii=False) for row in files.catalog],
+    }
+    pq.write_table(pa.table(rows), path / "items.parquet")
+    if files.interactions is not None:
+        pq.write_table(_interactions_table(files.interactions), path / "interactions.parquet")
+    about = {
+        "config": dict(config),
+        "encoders": {modality: asdict(record) for modality, record in files.encoders.items()},
+        "report": asdict(files.report),
+        "hybrid": files.interactions is not None,
+    }
+    (path / "model.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    if isinstance(ranker, ApproximateRanker):
+        ranker.save(path / INDEX)
 
 
-def save_model(folder: str | os.PathLike[str], files: ModelFiles, towers: Towers, config: Mapping[str, Any]) -> None:
-    """Write everything; `model.json` comes last, so that a folder with one is complete."""
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "model.json").unlink(missing_ok=True)
-        towers.save(path)
-        arrays = {"vectors": files.vectors_ID, "bias": files.bias_I}
-        save_arrays({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path / "items.safetensors")
-        rows = {
-            "item_id": files.item_ids,
-            "trained": files.trained_I.tolist(),
-            "catalog": [json.dumps(row, ensure_ascii=False) for row in files.catalog],
-        }
-        pq.write_table(pa.table(rows), path / "items.parquet")
-        if files.interactions is not None:
-            pq.write_table(_interactions_table(files.interactions), path / "interactions.parquet")
-        about = {
-            "format": FORMAT,
-            "config": dict(config),
-            "encoders": {modality: asdict(record) for modality, record in files.encoders.items()},
-            "report": asdict(files.report),
-            "hybrid": files.interactions is not None,
-        }
-        (path / "model.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise ModelError(f"model {path} cannot be written: {error.strerror or error}") from error
-
-
-def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, Towers, dict[str, Any]]:
-    """What `save_model` wrote: the files, the towers and the configuration."""
-    path = Path(folder)
-    if not (path / "model.json").is_file():
-        raise ModelError(f"there is no model at {path}: make one with `mmrec fit --store STORE --model {path}`")
+def read_model(path: Path) -> tuple[ModelFiles, Towers, dict[str, Any], Ranker]:
+    """What `write_model` wrote; raises `ModelError` where it is damaged."""
+    check_files(path)
     try:
         about = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        if about["format"] != FORMAT:
-            raise ModelError(f"model {path} has format {about['format']}; this version reads {FORMAT}: fit it anew")
         arrays = load_arrays(path / "items.safetensors")
         rows = pq.read_table(path / "items.parquet")
         files = ModelFiles(
@@ -100,25 +86,35 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[ModelFiles, Towers, dict
             vectors_ID=arrays["vectors"],
             bias_I=arrays["bias"],
             trained_I=rows["trained"].to_numpy(zero_copy_only=False) if rows.num_rows else np.zeros(0, np.bool_),
+            tower_rows_I=rows["tower_row"].to_numpy(),
             interactions=_read_interactions(path, rows["item_id"].to_pylist()) if about["hybrid"] else None,
             encoders={modality: EncoderRecord(**record) for modality, record in about["encoders"].items()},
             report=FitReport(**about["report"]),
         )
         towers = load_towers(path)
         _check_rows(files, towers)
-        return files, towers, dict(about["config"])
+        return files, towers, dict(about["config"]), _read_ranker(path, files)
     except MMRecError:
         raise
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, pa.ArrowException) as error:
-        raise ModelError(f"model {path} is damaged ({error}): fit it anew") from error
+        raise damaged(path, error) from error
+
+
+def _read_ranker(path: Path, files: ModelFiles) -> Ranker:
+    if not (path / INDEX).exists():
+        return Ranker(files.vectors_ID, files.bias_I)
+    ranker = ApproximateRanker(files.vectors_ID, files.bias_I)
+    ranker.load(path / INDEX)
+    return ranker
 
 
 def _check_rows(files: ModelFiles, towers: Towers) -> None:
     count, train = len(files.item_ids), files.interactions
     fitted = count if towers.items is None else len(towers.items.trained_I)
-    strange = train is not None and len(train) and train.item_rows.max() >= fitted
+    strange = train is not None and len(train) and train.item_rows.max() >= count
+    strange = strange or files.tower_rows_I.max(initial=-1) >= fitted
     shapes = [files.vectors_ID.shape, files.bias_I.shape]
-    if strange or count < fitted or shapes != [(count, towers.fusion.dim), (count,)]:
+    if strange or shapes != [(count, towers.fusion.dim), (count,)]:
         raise ValueError("its files are not of one model")
 
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fusion.histories import Histories
 from fusion.user_tower import UserTower
 from mmrec.errors import ModelError
-from mmrec.evaluation import Interactions
 from mmrec.recommending.model_files import ModelFiles
 from mmrec.recommending.users import UserState, to_histories
 
@@ -50,23 +49,25 @@ class FoundUsers:
 class UserProfiles:
     """The users of a model."""
 
-    def __init__(
-        self,
-        interactions: Interactions | None,
-        order: str,
-        tower: UserTower,
-        item_rows: Mapping[str, int],
-        files: ModelFiles,
-    ) -> None:
-        self._tower, self._item_rows, self._files = tower, item_rows, files
+    def __init__(self, order: str, tower: UserTower, item_rows: Mapping[str, int], files: ModelFiles) -> None:
+        self._order, self._tower, self._item_rows, self._files = order, tower, item_rows, files
+        self._states: dict[str, UserState] = {}
+        self.read_interactions()
+
+    def read_interactions(self) -> None:
+        """Take up the histories as the files have them now; live states stay as they are."""
+        interactions = self._files.interactions
         self._index = {} if interactions is None else interactions.user_index
         empty = np.zeros(0, np.int64)
         self._histories = (
-            Histories.of(empty, empty, 0, ordered=tower.ordered)
+            Histories.of(empty, empty, 0, ordered=self._tower.ordered)
             if interactions is None
-            else to_histories(interactions, order)
+            else to_histories(interactions, self._order)
         )
-        self._states: dict[str, UserState] = {}
+
+    def forget(self, user: str) -> bool:
+        """Drop the live state of a user; False where there is none."""
+        return self._states.pop(user, None) is not None
 
     @property
     def positives_UI(self) -> sp.csr_array:
@@ -94,7 +95,7 @@ class UserProfiles:
         name = str(user)
         if name in self._states:
             return copy.copy(self._states[name])
-        self._warn_of([name] if name not in self._index else [])
+        self._tell_of([name] if name not in self._index else [])
         return self._fresh(self._index.get(name))
 
     def _fresh(self, row: int | None) -> UserState:
@@ -109,7 +110,7 @@ class UserProfiles:
         day = None if histories.days_N is None or not len(histories.items_N) else float(histories.days_N[-1])
         return UserState(
             self._tower, self._item_rows, self._files, sums_KD=sums_KD, totals_K=totals_K, day=day,
-            seen=histories.items_N.tolist(),
+            seen=[self._files.item_ids[item] for item in histories.items_N],
         )  # fmt: skip
 
     def resolve(self, users: Users) -> FoundUsers:
@@ -149,7 +150,7 @@ class UserProfiles:
             for place, user in enumerate(users)
             if isinstance(user, str) and place not in states and user in self._index
         }
-        self._warn_of([user for place, user in enumerate(users) if place not in states and place not in rows])
+        self._tell_of([str(user) for place, user in enumerate(users) if place not in states and place not in rows])
         histories = self._histories.select(np.array(list(rows.values()), np.int64))
         return self._found(np.array(list(rows), np.int64), histories, states, len(users), is_one=is_one)
 
@@ -180,7 +181,12 @@ class UserProfiles:
         is_new_U[[place for place, state in states.items() if state.totals_K.any()]] = False  # of words alone
         return FoundUsers(vectors_UD, seen_UI, is_new_U, is_one)
 
-    def _warn_of(self, unknown: Sequence[Any]) -> None:
+    def _tell_of(self, unknown: Sequence[str]) -> None:
+        if len(unknown) and self._files.interactions is None:
+            raise ModelError(
+                f"the model was fitted without interactions and knows no user {unknown[0]!r}: ask it for similar "
+                "items, or with the user_vector of a history or of words"
+            )
         if len(unknown):
             logger.warning(
                 "%d unknown users, such as %r, are ranked as users without history", len(unknown), unknown[0]

@@ -29,21 +29,22 @@ from encoders.cleaning import clean_text
 from fusion.config import FitReport, Hardware
 from fusion.tower import Towers
 from mmrec.errors import ModelError
-from mmrec.evaluation import InteractionSource, align, check_no_leak, evaluate_rankings, read_catalog_interactions
-from mmrec.ranking import ApproximateRanker, Ranker, diversify, remove_index
+from mmrec.evaluation import InteractionSource
+from mmrec.ranking import ApproximateRanker, Ranker, diversify
+from mmrec.recommending.changes import add_items, drop_items, drop_user, remake_items
+from mmrec.recommending.evaluating import evaluate_model
 from mmrec.recommending.exploration import places_of_share, with_cold_items
 from mmrec.recommending.filters import CatalogFilter, Where
-from mmrec.recommending.fitting import RecommenderConfig, catalog_rows, fit_files
-from mmrec.recommending.model_files import ModelFiles, load_model, save_model
+from mmrec.recommending.fitting import RecommenderConfig, fit_files
+from mmrec.recommending.model_files import ModelFiles, read_model, write_model
+from mmrec.recommending.model_versions import KEPT, Summary, publish, read_current
 from mmrec.recommending.profiles import UserProfiles, Users
-from mmrec.recommending.tokens import read_tokens
 from mmrec.recommending.users import UserState
 from mmrec.recommending.words import WordEncoder
 from mmrec.store import FeatureStore
 
 DIVERSIFIED_CANDIDATES = 5
 NEWCOMER_DIVERSITY = 0.3
-INDEX = "items.index"
 INDEX_USERS = 1000
 
 Ids = NDArray[np.str_]
@@ -54,11 +55,13 @@ Rows = NDArray[np.int64]
 class Recommender:
     """Item vectors, what is needed to make user vectors, and the interactions. Made by `fit` or `load`."""
 
-    def __init__(self, files: ModelFiles, towers: Towers, config: RecommenderConfig) -> None:
+    def __init__(
+        self, files: ModelFiles, towers: Towers, config: RecommenderConfig, ranker: Ranker | None = None
+    ) -> None:
         self._files, self._towers, self.config = files, towers, config
         self._item_rows = {item_id: row for row, item_id in enumerate(files.item_ids)}
-        self._profiles = UserProfiles(files.interactions, config.fusion.order, towers.users, self._item_rows, files)
-        self._ranker = Ranker(files.vectors_ID, files.bias_I)
+        self._profiles = UserProfiles(config.fusion.order, towers.users, self._item_rows, files)
+        self._ranker = Ranker(files.vectors_ID, files.bias_I) if ranker is None else ranker
         self._filter = CatalogFilter(files.catalog)
         self._similar: Ranker | None = None
         self._names: Ids = np.zeros(0, dtype=object)
@@ -95,27 +98,26 @@ class Recommender:
         files, towers = fit_files(store, interactions, validation, config, hardware)
         return cls(files, towers, config)
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the model: weights and vectors as safetensors, the rest as Parquet and JSON.
+    def save(self, folder: str | os.PathLike[str], *, keep: int = KEPT) -> int:
+        """Make this model the current version of those in a folder; returns its number.
 
-        What live states took up after the fit is not written.
+        Readers of the folder find the version before until this one is whole. The latest `keep` stay, this one
+        included, for `rollback`. What live states took up after the fit is not written.
+
+        Raises `ModelError` where it cannot be written; then the folder is as it was.
         """
-        save_model(folder, self._files, self._towers, self.config.to_mapping())
-        index = Path(folder) / INDEX
-        remove_index(index)
-        if isinstance(self._ranker, ApproximateRanker):
-            self._ranker.save(index)
+
+        def write(path: Path) -> None:
+            write_model(path, self._files, self._towers, self.config.to_mapping(), self._ranker)
+
+        summary = Summary(len(self._files.item_ids), len(self.user_ids), self.report.metrics)
+        return publish(folder, write, read_model, summary, keep)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Recommender:
-        """Raises `ModelError` where there is no model, or one that is damaged or of another version."""
-        files, towers, settings = load_model(folder)
-        model = cls(files, towers, RecommenderConfig.from_mapping(settings))
-        if (Path(folder) / INDEX).exists():
-            ranker = ApproximateRanker(files.vectors_ID, files.bias_I)
-            ranker.load(Path(folder) / INDEX)
-            model._ranker = ranker
-        return model
+        """The current version; `ModelError` where there is no model, or one that is damaged or of another version."""
+        files, towers, settings, ranker = read_current(folder, read_model)
+        return cls(files, towers, RecommenderConfig.from_mapping(settings), ranker)
 
     def build_index(self, *, k: int = 20, recall: float = 0.95, seed: int = 0) -> float:
         """Rank approximately from now on, by an index of the items that is saved with the model.
@@ -179,6 +181,9 @@ class Recommender:
         `history` follows what is known of the user, in order. `text` counts as one more item, one that has these words
         and nothing else, and weighs as much as all the rest. `weights` belong to `history`, as `UserState.add` takes
         them. With nothing at all, or blank text alone, it is the vector of a user without history.
+
+        A vector does not say what it was made of: to leave the history out of lists, name it as `exclude`, or recommend
+        to a state instead, as `model.user_state().add("i3")`.
 
         Raises `ModelError` for unknown items, weights that are not finite, and text where the model knows no text.
         """
@@ -273,7 +278,7 @@ class Recommender:
         ids_NK = self._to_ids(rows_NK)
         return (ids_NK[0], cosines_NK[0]) if isinstance(items, str) else (ids_NK, cosines_NK)
 
-    # --- items that join later ----------------------------------------------------------------------------------------
+    # --- between two fits ---------------------------------------------------------------------------------------------
 
     def embed_items(self, store: FeatureStore, item_ids: Sequence[str]) -> None:
         """Give items of the store their vectors, without fitting anew: from now on they are ranked among the others.
@@ -283,25 +288,56 @@ class Recommender:
         Raises `ModelError` where the store was made by other encoders than those that the model was fitted with, or the
         model has an item already, and `StoreError` where the store has not all of them.
         """
-        if not len(item_ids):
-            return
-        fingerprints = store.fingerprints()
-        for modality, record in self._files.encoders.items():
-            if modality in fingerprints and fingerprints[modality] != record.fingerprint:
-                raise ModelError(
-                    f"store {store.folder} holds {modality} tokens of another encoder than the model was fitted with: "
-                    "embed with the same preset and precision, or fit anew"
-                )
-        known = [item_id for item_id in item_ids if item_id in self._item_rows]
-        if known:
-            raise ModelError(f"the model has the item {known[0]!r} already")
-        names, tokens = read_tokens(store, item_ids, self._towers.fusion.widths)
-        items = self._towers.embed_new(tokens)
-        vectors_BD, bias_B = items.vectors_ID.numpy(), items.bias_I.numpy()
-        self._files.append(names, catalog_rows(store, names), vectors_BD, bias_B)
-        self._item_rows |= {name: len(self._item_rows) + place for place, name in enumerate(names)}
-        self._ranker = self._ranker.extended(vectors_BD, bias_B)
-        self._filter, self._similar = CatalogFilter(self._files.catalog), None
+        if known := [item_id for item_id in item_ids if item_id in self._item_rows]:
+            raise ModelError(f"the model has the item {known[0]!r} already; update_items makes its vector anew")
+        if len(item_ids):
+            self._renew(self._ranker.extended(*add_items(self._files, self._towers, store, item_ids)))
+
+    def update_items(self, store: FeatureStore, item_ids: Sequence[str]) -> None:
+        """Make the vectors of items anew, from what the store holds of them now, and with what their audience adds.
+
+        Their neighbours by content keep what they borrowed of them until the next fit. Raises as `embed_items`, and
+        `ModelError` for items that the model does not have.
+        """
+        for item_id in item_ids:
+            self._row(item_id)
+        if len(item_ids):
+            remake_items(self._files, self._towers, store, self._item_rows, item_ids)
+            self._renew(self._ranker.replaced(self._files.vectors_ID, self._files.bias_I))
+
+    def remove_items(self, item_ids: Collection[str]) -> None:
+        """Take items out of all lists, and out of the histories of users; live states keep what they learned of them.
+
+        What neighbours by content borrowed of them stays until the next fit. Raises `ModelError` for items that the
+        model does not have, and where none would be left.
+        """
+        for item_id in item_ids:
+            self._row(item_id)
+        if len(item_ids):
+            drop_items(self._files, item_ids)
+            self._renew(self._ranker.replaced(self._files.vectors_ID, self._files.bias_I))
+
+    def forget_user(self, user: str | int) -> None:
+        """Drop the history and the live state of a user, who is unknown from now on.
+
+        Versions saved before still hold the history: `save(folder, keep=1)` deletes them. The weights, which learned
+        from all users together, stay until the next fit. Raises `ModelError` for a user that the model does not know.
+        """
+        name, train = str(user), self._files.interactions
+        was_live = self._profiles.forget(name)
+        if train is not None and name in train.user_index:
+            self._files.interactions = drop_user(train, name)
+            self._profiles.read_interactions()
+        elif not was_live:
+            raise ModelError(f"the model knows no user {name!r}: there is nothing to forget")
+
+    def _renew(self, ranker: Ranker) -> None:
+        """Follow the files, whose rows may be others than before; the row numbers are shared with all states."""
+        self._item_rows.clear()
+        self._item_rows |= {item_id: row for row, item_id in enumerate(self._files.item_ids)}
+        self._profiles.read_interactions()
+        self._ranker, self._similar = ranker, None
+        self._filter, self._names = CatalogFilter(self._files.catalog), np.zeros(0, dtype=object)
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
@@ -315,25 +351,7 @@ class Recommender:
 
         Raises `InteractionError` where held-out interactions are present in training, or name unknown items.
         """
-        files = self._files
-        held_out = read_catalog_interactions(held_out, files.item_ids)
-        if files.interactions is not None:
-            check_no_leak(files.interactions, held_out)
-        aligned = align(held_out, user_ids=self.user_ids, item_ids=files.item_ids)
-        relevant_UI = aligned.select(aligned.weights > 0).matrix()
-        users = np.flatnonzero(np.diff(relevant_UI.indptr))
-        found = self._profiles.resolve_rows(users)
-        return evaluate_rankings(
-            self._ranker,
-            files.vectors_ID,
-            found.vectors_UD,
-            found.seen_UI,
-            sp.csr_array(relevant_UI[users]),
-            files.trained_I,
-            self._profiles.positives_UI,
-            ks,
-            baselines,
-        )
+        return evaluate_model(self._files, self._profiles, self._ranker, held_out, ks, baselines)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import yaml
 
 from fusion.config import Hardware
 from mmrec.errors import ModelError
-from mmrec.evaluation import InteractionSource
+from mmrec.evaluation import InteractionSource, check_sources
 from mmrec.recommending.fitting import FitData, RecommenderConfig, fit_towers, read_fit_data
 from mmrec.store import FeatureStore
 
@@ -86,11 +86,12 @@ def tune(
     """
     if trials < 1:
         raise ModelError(f"trials is {trials}: expected at least 1")
+    check_sources(interactions, validation)
     store = store if isinstance(store, FeatureStore) else FeatureStore(store)
     config, space = config or RecommenderConfig(), dict(SPACE if space is None else space)
     _check_space(space, config)
     data = read_fit_data(store, interactions, validation)
-    study = _open_study(Path(folder), _digest(data, space, config), config.fusion.seed)
+    study = _open_study(Path(folder), _digest(data, space, config))
     base = config.to_mapping()
     if not study.trials:
         study.enqueue_trial({name: base[name] for name in space if _holds(space[name], base[name])})
@@ -109,7 +110,9 @@ def tune(
         if on_trial is not None:
             on_trial(_to_trial(trial))
 
-    study.optimize(objective, n_trials=max(0, trials - len(_ended(study))), catch=(ModelError,), callbacks=[after])
+    for _ in range(trials - len(_ended(study))):
+        study.sampler = _sampler(config.fusion.seed, len(study.trials))
+        study.optimize(objective, n_trials=1, catch=(ModelError,), callbacks=[after])
     return _conclude(study, Path(folder), base)
 
 
@@ -159,7 +162,7 @@ def _digest(data: FitData, space: Mapping[str, Any], config: RecommenderConfig) 
     return digest.hexdigest()
 
 
-def _open_study(folder: Path, digest: str, seed: int) -> optuna.Study:
+def _open_study(folder: Path, digest: str) -> optuna.Study:
     try:
         import optuna
         from optuna.storages import JournalStorage
@@ -173,13 +176,7 @@ def _open_study(folder: Path, digest: str, seed: int) -> optuna.Study:
     except OSError as error:
         raise ModelError(f"{folder} cannot be made: {error.strerror or error}") from error
     storage = JournalStorage(JournalFileBackend(str(folder / "trials.log")))
-    study = optuna.create_study(
-        storage=storage,
-        study_name="mmrec",
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True),
-    )
+    study = optuna.create_study(storage=storage, study_name="mmrec", direction="maximize", load_if_exists=True)
     if study.user_attrs.get("digest", digest) != digest:
         raise ModelError(f"{folder} holds a study of other data, settings or choices: take another folder")
     study.set_user_attr("digest", digest)
@@ -188,6 +185,14 @@ def _open_study(folder: Path, digest: str, seed: int) -> optuna.Study:
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             study.enqueue_trial(trial.params)
     return study
+
+
+def _sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """What proposes a trial: by its number, so that a study goes on in the same way whether it was stopped or not."""
+    import optuna
+
+    own_seed = np.random.SeedSequence([seed, number]).generate_state(1)
+    return optuna.samplers.TPESampler(seed=int(own_seed[0]), multivariate=True)
 
 
 def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

@@ -54,7 +54,7 @@ class UserState:
         sums_KD: Floats,
         totals_K: Floats,
         day: float | None = None,
-        seen: Sequence[int] = (),
+        seen: Sequence[str] = (),
     ) -> None:
         self._tower, self._item_rows, self._files = tower, item_rows, files
         self._rates_K = (tower.log_rates_K.detach().exp() * tower.ordered).numpy()
@@ -76,8 +76,8 @@ class UserState:
 
     @property
     def seen_rows(self) -> Sequence[int]:
-        """The rows of the items that the user has interacted with."""
-        return self._seen
+        """The rows of the items that the user has interacted with, of those that the model still has."""
+        return [self._item_rows[item_id] for item_id in self._seen if item_id in self._item_rows]
 
     @property
     def vector(self) -> Floats:
@@ -112,7 +112,7 @@ class UserState:
         sign = float(np.sign(weight))
         self.sums_KD += sign * self._files.vectors_ID[row]
         self.totals_K += abs(sign)
-        self._seen.append(row)
+        self._seen.append(item_id)
         return self
 
     def add_vector(self, vector_D: Floats, weight: float | None = None) -> UserState:

@@ -100,6 +100,8 @@ class FeatureStore:
             raise StoreError(f"encoder set {encoder_set!r}: a name has letters, digits, - and _ only")
         self._name = f"{TABLE}.{encoder_set}" if encoder_set else TABLE
         if not create and not self.sets():
+            if (self.folder / "versions").is_dir():
+                raise StoreError(f"{self.folder} is a fitted model, not a store: name the store that it was fitted to")
             raise StoreError(
                 f"there is no store at {self.folder}: make one with `mmrec embed CATALOG --store {self.folder}`"
             )

@@ -106,7 +106,7 @@ def test_a_signal_stops_a_fit_which_then_goes_on(
     stopped = re.fullmatch(r"mmrec: error: the fit was stopped in epoch (\d+)[^\n]*\n", err)
     assert stopped, err
     (checkpoint,) = tmp_path.rglob("*.ckpt")
-    assert not (tmp_path / "model" / "model.json").exists()
+    assert not (tmp_path / "model" / "current").exists()
     if number == signal.SIGINT:
         return
     again = start(words_of(work, tmp_path / "model", settings="long"))

@@ -102,7 +102,9 @@ def test_the_commands_in_order_answer_in_json(run: Any, work: Work, tmp_path: Pa
                  "--model", tmp_path / "model", "--config", work.config, "--json")  # fmt: skip
     assert fitted.status == 0, fitted.err
     assert fitted.json["items"] == 40 and fitted.json["users"] == 80 and fitted.json["examples"] == 320
-    assert set(fitted.json) == {"items", "users", "epochs", "best_epoch", "examples", "seconds", "metrics", "rules"}
+    assert set(fitted.json) == {
+        "version", "items", "users", "epochs", "best_epoch", "examples", "seconds", "metrics", "rules"
+    }  # fmt: skip
     assert fitted.json["rules"]["order"] == "none" and fitted.json["epochs"] <= 5
     assert not list((tmp_path / "model").rglob("*.ckpt"))
     assert 0 < fitted.json["metrics"]["val_recall@20"] <= 1
@@ -133,7 +135,7 @@ def test_logs_are_kept_where_asked(run: Any, work: Work, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("dims: 3", "unknown settings ['dims']"),
+        ("dims: 3", "unknown settings ['dims']: did you mean dim?"),
         ("dim: wide", "dim must be int, got 'wide'"),
         ("half_life_days: 7", "unknown settings ['half_life_days']"),
         ("half_lives: []", "half_lives must be one or more positive numbers"),

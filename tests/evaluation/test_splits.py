@@ -10,7 +10,14 @@ from planted import pairs, random_interactions
 from mmrec.cli import main
 from mmrec.errors import InteractionError
 from mmrec.evaluation.interactions import make_interactions, read_interactions
-from mmrec.evaluation.splits import split, split_by_time, split_cold_items, split_leave_last_out, split_random
+from mmrec.evaluation.splits import (
+    split,
+    split_by_time,
+    split_cold_items,
+    split_in_three,
+    split_leave_last_out,
+    split_random,
+)
 
 
 def test_random_split_is_a_partition_and_reproducible() -> None:
@@ -61,6 +68,38 @@ def test_splits_refuse_what_they_cannot_do() -> None:
         split_random(untimed, 1.0)
     with pytest.raises(InteractionError, match="'late' is not one of random, last, time, cold"):
         split(untimed, "late")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["random", "last", "time", "cold"])
+def test_three_parts_by_one_rule(how: str) -> None:
+    interactions = random_interactions()
+    train, validation, test = split_in_three(interactions, how, share=0.2, seed=3)  # type: ignore[arg-type]
+    parts = [pairs(part) for part in (train, validation, test)]
+    assert set.union(*parts) == pairs(interactions) and sum(map(len, parts)) == len(interactions)
+    assert pairs(test) == pairs(split(interactions, how, share=0.2, seed=3)[1])  # type: ignore[arg-type]
+    assert len(validation) == pytest.approx(len(test), rel=0.35) and len(train) > len(validation)
+    if how == "time":
+        assert validation.timestamps is not None and test.timestamps is not None and train.timestamps is not None
+        assert (
+            train.timestamps.max() < validation.timestamps.min() <= validation.timestamps.max() < test.timestamps.min()
+        )
+    if how == "cold":
+        assert not set(validation.item_rows.tolist()) & (set(train.item_rows.tolist()) | set(test.item_rows.tolist()))
+
+
+def test_three_parts_leave_something(tmp_path: Path) -> None:
+    with pytest.raises(InteractionError, match="twice: expected below"):
+        split_in_three(random_interactions(), "random", share=0.5)
+
+
+def test_the_command_writes_three_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "all.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,c,3\nu,d,4\n")
+    names = {name: str(tmp_path / f"{name}.csv") for name in ("train", "validation", "test")}
+    words = [word for name, path in names.items() for word in (f"--{name}", path)]
+    assert main(["split", "--interactions", str(tmp_path / "all.csv"), *words]) == 0
+    assert capsys.readouterr().out.count("1 interactions in") == 2
+    found = {name: pairs(read_interactions(path)) for name, path in names.items()}
+    assert found == {"train": {("u", "a"), ("u", "b")}, "validation": {("u", "c")}, "test": {("u", "d")}}
 
 
 @pytest.mark.parametrize("how", ["random", "last", "time", "cold"])

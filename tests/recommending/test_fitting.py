@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,8 +63,36 @@ def test_content_alone_finds_the_kinds(content: Recommender) -> None:
 def test_item_without_tokens_is_known_and_harmless(model: Recommender, content: Recommender) -> None:
     for fitted in (model, content):
         assert np.isfinite(fitted.item_vectors[1]).all()
-        assert EMPTY in fitted.item_ids and EMPTY in fitted.recommend("user00", k=NUM_ITEMS, exclude_seen=False)[0]
+        assert EMPTY in fitted.item_ids and EMPTY in fitted.recommend(fitted.user_state(), k=NUM_ITEMS)[0]
     assert np.allclose(content.similar_items(EMPTY, k=3)[1], 0)
+
+
+def test_a_fit_in_python_says_nothing_of_lightning(
+    store: FeatureStore, pairs: Pairs, recwarn: pytest.WarningsRecorder
+) -> None:
+    logger, said = logging.getLogger("lightning.pytorch"), list[logging.LogRecord]()
+    handler, level = logging.Handler(), logger.level
+    handler.emit = said.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        quick(store, pairs[0])
+        assert said == [] and not [w for w in recwarn if "lightning" in f"{w.filename}{w.message}"]
+        assert logger.level == logging.INFO
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def test_what_is_missing_is_told_before_tokens_are_read(
+    store: FeatureStore, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmrec.recommending.fitting.read_tokens", pytest.fail)
+    for sources in ((tmp_path / "none.csv", None), (pairs[0], tmp_path / "none.csv")):
+        with pytest.raises(InteractionError, match="there is no file"):
+            Recommender.fit(store, sources[0], validation=sources[1])
+    with pytest.raises(ModelError, match="without interactions"):
+        Recommender.fit(store, validation=pairs[1])
 
 
 def test_item_without_sound_lies_with_its_kind(content: Recommender) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import COLD, NUM_ITEMS, item_ids, kind_of, planted, quick, taken_by, to_interactions, write_store
+from planted import COLD, NUM_ITEMS, files_of, item_ids, kind_of, planted, quick, taken_by, to_interactions, write_store
 
 from mmrec.errors import ModelError, RankingError, StoreError
 from mmrec.evaluation.interactions import Interactions
@@ -108,21 +108,21 @@ def test_an_index_is_kept_with_the_model_and_takes_up_items_that_join(
     exact, _ = fitted.recommend(fitted.user_ids, k=5)
     assert fitted.build_index(k=5, recall=1.0) == 1.0
     fitted.save(tmp_path / "model")
-    assert (tmp_path / "model" / "items.index").exists()
+    assert (files_of(tmp_path / "model") / "items.index").exists()
     again = Recommender.load(tmp_path / "model")
     assert np.array_equal(again.recommend(fitted.user_ids, k=5)[0], exact)
     again.embed_items(write_store(tmp_path / "new", planted(["jazz-77", "rain-77"])), ["jazz-77", "rain-77"])
     assert "jazz-77" in again.recommend("user00", k=100)[0]
     assert again.recommend("user00", k=5, candidates=["rain-77"])[0][0] == "rain-77"
     again.save(tmp_path / "model")
-    assert (tmp_path / "model" / "items.index").exists()
+    assert (files_of(tmp_path / "model") / "items.index").exists()
     loaded = Recommender.load(tmp_path / "model")
     for ours, theirs in zip(
         loaded.recommend(loaded.user_ids, k=42), again.recommend(again.user_ids, k=42), strict=True
     ):
         assert np.array_equal(ours, theirs)
     quick(store, pairs[0]).save(tmp_path / "model")
-    assert not list((tmp_path / "model").glob("items.index*"))
+    assert not list(files_of(tmp_path / "model").glob("items.index*"))
 
 
 def test_live_states_know_items_that_join(fresh: Recommender, tmp_path: Path) -> None:

@@ -63,12 +63,13 @@ def test_filters_see_columns_that_some_items_lack(tmp_path: Path) -> None:
     for features in items[:3]:
         features.item = replace(features.item, metadata={**features.item.metadata, "rare": "yes"}, tags=())
     fitted = quick(write_store(tmp_path, items), None)
-    chosen = fitted.recommend("stranger", k=8, where={"rare": "yes"})[0]
+    stranger = fitted.user_state()
+    chosen = fitted.recommend(stranger, k=8, where={"rare": "yes"})[0]
     assert {item for item in chosen if item} == {features.item.item_id for features in items[:3]}
-    without = fitted.recommend("stranger", k=8, where={"rare": lambda value: value is None})[0]
+    without = fitted.recommend(stranger, k=8, where={"rare": lambda value: value is None})[0]
     assert {item for item in without if item} == {features.item.item_id for features in items[3:]}
-    assert {kind_of(item) for item in fitted.recommend("stranger", k=8, where={"tags": "clip"})[0] if item} == {*KINDS}
-    assert (fitted.recommend("stranger", k=8, where={"tags": "clip"})[0] != "").sum() == 5
+    assert {kind_of(item) for item in fitted.recommend(stranger, k=8, where={"tags": "clip"})[0] if item} == {*KINDS}
+    assert (fitted.recommend(stranger, k=8, where={"tags": "clip"})[0] != "").sum() == 5
 
 
 def test_candidates_and_exclusions(model: Recommender) -> None:
@@ -109,16 +110,16 @@ def test_unknown_users_rank_as_users_without_history(model: Recommender, caplog:
 
 def test_users_without_history_get_something_of_everything(model: Recommender, content: Recommender) -> None:
     for fitted in (model, content):
-        together, _ = fitted.recommend(["user00", "stranger"], k=4)
-        alone, _ = fitted.recommend("stranger", k=4)
+        user, stranger = fitted.user_state().add("jazz-01"), fitted.user_state()
+        together, _ = fitted.recommend([user, stranger], k=4)
+        alone, _ = fitted.recommend(stranger, k=4)
         assert (
-            together[1].tolist() == alone.tolist()
-            and together[0].tolist() == fitted.recommend("user00", k=4)[0].tolist()
+            together[1].tolist() == alone.tolist() and together[0].tolist() == fitted.recommend(user, k=4)[0].tolist()
         )
-        spread, best = (fitted.recommend("stranger", k=8, diversity=share)[0] for share in (None, 0.0))
+        spread, best = (fitted.recommend(stranger, k=8, diversity=share)[0] for share in (None, 0.0))
         kinds = [len({kind_of(item) for item in chosen}) for chosen in (spread, best)]
         assert kinds[0] >= max(3, kinds[1])
-        allowed, _ = fitted.recommend("stranger", k=3, candidates=["jazz-01", "rain-02"], explore_share=0.5)
+        allowed, _ = fitted.recommend(stranger, k=3, candidates=["jazz-01", "rain-02"], explore_share=0.5)
         assert set(allowed) == {"jazz-01", "rain-02", ""}
 
 
@@ -127,7 +128,7 @@ def test_equal_items_rank_by_id(tmp_path: Path) -> None:
     for features in items:
         features.tokens = items[0].tokens
     fitted = quick(write_store(tmp_path, items), None)
-    assert fitted.recommend("stranger", k=8)[0].tolist() == sorted(item_ids(8))
+    assert fitted.recommend(fitted.user_state(), k=8)[0].tolist() == sorted(item_ids(8))
     assert fitted.similar_items("chess-01", k=7)[0].tolist() == [i for i in sorted(item_ids(8)) if i != "chess-01"]
 
 

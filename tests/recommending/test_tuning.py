@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,16 @@ def test_a_stopped_study_goes_on(files: tuple[FeatureStore, Path, Path], tmp_pat
     assert [trial.number for trial in report.trials] == [0, 1, 2]
     again: list[object] = []
     assert run(files, tmp_path, 3, on_trial=again.append).trials == report.trials and not again
+
+
+def test_a_study_that_goes_on_repeats_nothing(files: tuple[FeatureStore, Path, Path], tmp_path: Path) -> None:
+    space = {"user_weight": {"low": 0.0, "high": 1.0}, "id_dropout": {"low": 0.0, "high": 0.4}}
+    config = RecommenderConfig(fusion=replace(planted.SMALL, max_epochs=1))
+    for trials in (1, 3, 5):
+        stopped = run(files, tmp_path / "stopped", trials, space=space, config=config).trials
+    whole = run(files, tmp_path / "whole", 5, space=space, config=config).trials
+    settings = [tuple(trial.settings.values()) for trial in stopped]
+    assert settings == [tuple(trial.settings.values()) for trial in whole] and len(set(settings)) == 5
 
 
 def test_a_trial_cut_off_by_a_kill_is_made_again(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted import QUIET, SMALL, planted, quick, to_interactions, write_store
+from planted import QUIET, SMALL, files_of, planted, quick, seal, to_interactions, write_store
 
 from encoders.base import EncoderError
 from mmrec.embedding.job import embed
@@ -89,9 +89,11 @@ def test_words_survive_saving(talker: Recommender, tmp_path: Path) -> None:
 
 def change_encoder(folder: Path, **changes: object) -> Recommender:
     """The model in a folder, with another record of its text encoder."""
-    about = json.loads((folder / "model.json").read_text())
+    files = files_of(folder)
+    about = json.loads((files / "model.json").read_text())
     about["encoders"]["text"].update(changes)
-    (folder / "model.json").write_text(json.dumps(about))
+    (files / "model.json").write_text(json.dumps(about))
+    seal(files)
     return Recommender.load(folder)
 
 
