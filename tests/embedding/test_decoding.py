@@ -24,6 +24,7 @@ from mmrec.embedding.decoding import LOOKAHEAD_PER_WORKER, MAX_LOOKAHEAD_PER_WOR
 from mmrec.errors import MMRecError, Problem, Reason
 from mmrec.media.reading import DecodedMedia, decode_media
 from mmrec.media.sampling import FramePlan, FrameSampling, SoundPlan, SoundSampling
+from mmrec.store import MODALITIES, Modality
 
 FRAMES = FramePlan(sampling=FrameSampling(count=4), height=24, width=32)
 SOUND = SoundPlan(sampling=SoundSampling(window_seconds=1.0, count=2), sample_rate=8000)
@@ -32,6 +33,7 @@ SOUND = SoundPlan(sampling=SoundSampling(window_seconds=1.0, count=2), sample_ra
 @dataclass
 class Task:
     item: Item
+    todo: frozenset[Modality] = frozenset(MODALITIES)
 
 
 def task(path: Path | None, problem: Problem | None = None) -> Task:
@@ -369,15 +371,14 @@ def test_a_script_that_imports_much_leaves_its_workers_their_memory(clips: list[
             reserved = mmap.mmap(-1, 3 * 2**30)  # as large libraries do at their import
 
             from mmrec.media.reading import decode_media
-            from mmrec.embedding.decoding import DecodeLimits, decode_items
+            from mmrec.embedding import DecodeLimits, Task, decode_items
             from mmrec.catalog.manifest import Item
             from mmrec.media.sampling import FramePlan, FrameSampling
             from pathlib import Path
-            from types import SimpleNamespace
 
             if __name__ == "__main__":
                 plan = FramePlan(sampling=FrameSampling(count=2), height=24, width=32)
-                task = SimpleNamespace(item=Item(item_id="a", media=Path({str(clips[0])!r})))
+                task = Task(Item(item_id="a", media=Path({str(clips[0])!r})), text="")
                 ((_, media),) = decode_items([task], plan, None, DecodeLimits(workers=1, memory_bytes=2**30))
                 print(media.visual_problem)
             """

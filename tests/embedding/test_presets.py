@@ -118,15 +118,13 @@ def test_unknown_encoders_and_options_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_template_makes_the_text(tmp_path: Path) -> None:
-    loaded = load_preset_encoders(load_preset(yaml_file(tmp_path, TEXT_ONLY)))
+    preset = load_preset(yaml_file(tmp_path, TEXT_ONLY))
     item = Item(item_id="a", title="  狗\tbarks ", tags=("pets", "x|y"))
-    assert loaded.text(item) == "狗 barks\npets, x|y"
-    assert loaded.text(Item(item_id="a", language="en")) == ""
-    one_line = load_preset_encoders(
-        load_preset(yaml_file(tmp_path, TEXT_ONLY + "text_template: '$language: $title'\n"))
-    )
-    assert one_line.text(Item(item_id="a", title="t", language="en")) == "en: t"
-    assert one_line.text(Item(item_id="a", title="costs $description", description="d")) == ": costs $description"
+    assert preset.text_of(item) == "狗 barks\npets, x|y"
+    assert preset.text_of(Item(item_id="a", language="en")) == ""
+    one_line = load_preset(yaml_file(tmp_path, TEXT_ONLY + "text_template: '$language: $title'\n"))
+    assert one_line.text_of(Item(item_id="a", title="t", language="en")) == "en: t"
+    assert one_line.text_of(Item(item_id="a", title="costs $description", description="d")) == ": costs $description"
 
 
 def test_all_that_determines_the_vectors_is_in_the_fingerprint(tmp_path: Path) -> None:
