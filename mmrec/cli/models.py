@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mmrec.cli.output import add_command, add_json, add_keep, add_model, add_store
+from mmrec.cli.output import add_command, add_json, add_keep, add_model, add_store, open_store
 from mmrec.cli.progress import fit_progress, stop_requested
 from mmrec.errors import ModelError
 
@@ -40,7 +40,6 @@ def _fit(arguments: argparse.Namespace) -> int:
 
     from fusion.config import Hardware
     from mmrec.recommending import Recommender, RecommenderConfig
-    from mmrec.store import FeatureStore
 
     config = RecommenderConfig.from_mapping(settings)
     if arguments.seed is not None:
@@ -55,7 +54,7 @@ def _fit(arguments: argparse.Namespace) -> int:
             should_stop=should_stop,
         )
         model = Recommender.fit(
-            FeatureStore(arguments.store),
+            open_store(arguments),
             arguments.interactions,
             validation=arguments.validation,
             config=config,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.models import read_settings
-from mmrec.cli.output import add_command, add_json, add_store, share
+from mmrec.cli.output import add_command, add_json, add_store, open_store, share
 
 if TYPE_CHECKING:
     from mmrec.recommending import Trial
@@ -66,7 +66,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     from mmrec.recommending import RecommenderConfig, tune
 
     report = tune(
-        arguments.store,
+        open_store(arguments),
         arguments.interactions,
         validation=arguments.validation,
         folder=arguments.out,

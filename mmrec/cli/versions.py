@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_keep, add_model, add_store
+from mmrec.cli.output import add_command, add_json, add_keep, add_model, add_store, open_store
 from mmrec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -70,9 +70,8 @@ def _rollback(arguments: argparse.Namespace) -> int:
 
 
 def _update_items(arguments: argparse.Namespace) -> int:
-    from mmrec.store import FeatureStore
 
-    store, items = FeatureStore(arguments.store), _named_items(arguments.items)
+    store, items = open_store(arguments), _named_items(arguments.items)
 
     def change(model: Recommender) -> str:
         known = set(model.item_ids)

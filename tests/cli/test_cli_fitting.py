@@ -69,7 +69,7 @@ def test_progress_is_told_in_lines(
     words = [*words_of(work, tmp_path / "model"), "--validation", str(work / "validation.csv"), "--json"]
     assert main(words) == 0
     out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if line.startswith("fitting:")]
+    lines = [line.split(maxsplit=3)[3] for line in err.splitlines() if " fitting: " in line]
     total = json.loads(out)["epochs"] * 5
     assert len(lines) == total
     pattern = r"fitting: step (\d+) of (\d+), epoch (\d), \d+ s, at most \d+ s left(, validation Recall@20 \d\.\d{4})?"
@@ -126,18 +126,18 @@ def test_a_fit_that_goes_on_ends_as_one_that_was_not_stopped(
     assert main([*words_of(work, tmp_path / "whole"), "--json"]) == 0
     monkeypatch.setattr("mmrec.cli.progress.SECONDS_BETWEEN_LINES", 0.0)
 
-    def stop_in_second_epoch(*values: object, **options: object) -> None:
-        if str(values[0]).startswith("fitting: step 6 "):
+    def stop_in_second_epoch(_: str, words: str) -> None:
+        if words.startswith("fitting: step 6 "):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr("builtins.print", stop_in_second_epoch)
+        patch.setattr("mmrec.cli.progress.logger.info", stop_in_second_epoch)
         assert main([*words_of(work, tmp_path / "stopped"), "--json"]) == 1
     capsys.readouterr()
     assert list(tmp_path.rglob("*.ckpt"))
     assert main([*words_of(work, tmp_path / "stopped"), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["epochs"] == 3 and err.startswith("fitting: step 6 of 15, epoch 2")
+    assert json.loads(out)["epochs"] == 3 and " fitting: step 6 of 15, epoch 2" in err.splitlines()[0]
     vectors = [Recommender.load(tmp_path / name).item_vectors[1] for name in ("whole", "stopped")]
     assert np.allclose(vectors[0], vectors[1], atol=1e-5) and not list(tmp_path.rglob("*.ckpt"))
 
