@@ -92,7 +92,7 @@ class ItemTower(nn.Module):
         """Vectors and biases of items that training did not see."""
         vectors_BD = self.content(table)
         if self.neighbours is not None and self.smoothing:
-            vectors_BD = self._smoothed(vectors_BD, *self.neighbours.rows_of(table, search))
+            vectors_BD = self.smoothed(vectors_BD, *self.neighbours.rows_of(table, search))
         return Items(vectors_BD, self.cold_bias.expand(len(table)))
 
     def content(self, table: TokenTable) -> Tensor:
@@ -114,10 +114,11 @@ class ItemTower(nn.Module):
                 known_B = known_B & (torch.rand(len(rows_B), device=rows_B.device) >= self.id_dropout)
             own_BD = own_BD + self.ids(rows_B) * known_B.unsqueeze(1)
         if self.smoothing:
-            own_BD = self._smoothed(own_BD, self.neighbours_IN[rows_B], self.shares_IN[rows_B])
+            own_BD = self.smoothed(own_BD, self.neighbours_IN[rows_B], self.shares_IN[rows_B])
         return Items(own_BD, bias_B)
 
-    def _smoothed(self, own_BD: Tensor, rows_BN: Tensor, shares_BN: Tensor) -> Tensor:
+    def smoothed(self, own_BD: Tensor, rows_BN: Tensor, shares_BN: Tensor) -> Tensor:
+        """Vectors averaged with those of the neighbours in these rows, by their shares."""
         tables = [self.content_ID, self.ids.weight] if self.use_ids else [self.content_ID]
         theirs_BD = sum(
             F.embedding_bag(

@@ -103,18 +103,23 @@ class UserTower(nn.Module):
     @torch.no_grad()
     def sums(self, histories: Histories, vectors_ID: Floats) -> tuple[Floats, Floats]:
         """The running sums `(U, K, D)` of whole histories, and their weights `(U, K)`."""
-        decays_NK = self.decays(torch.from_numpy(histories.log_gaps_N)).double().cpu().numpy()
-        clock_NK = np.cumsum(decays_NK, axis=0)
-        last_U = histories.offsets_U[1:] - 1
-        ages_NK = clock_NK[np.repeat(last_U, histories.lengths_U)] - clock_NK
-        weights_NK = (histories.weights_N[:, None] * np.exp(-ages_NK)).astype(np.float32)
         shape, users_N = (len(histories), len(vectors_ID)), histories.users_N
         sums, totals = [], []
-        for weights_N in weights_NK.T:
+        for weights_N in self.weights(histories).T:
             weighted_UI = sp.csr_array((weights_N, histories.items_N, histories.offsets_U), shape=shape)
             sums.append(weighted_UI @ vectors_ID)
             totals.append(np.bincount(users_N, np.abs(weights_N), minlength=len(histories)))
         return np.stack(sums, axis=1).astype(np.float32), np.stack(totals, axis=1).astype(np.float32)
+
+    @torch.no_grad()
+    def weights(self, histories: Histories) -> Floats:
+        """What each interaction weighs in its user's sums `(N, K)`, at the end of the history."""
+        decays_NK = self.decays(torch.from_numpy(histories.log_gaps_N)).double().cpu().numpy()
+        clock_NK = np.cumsum(decays_NK, axis=0)
+        last_U = histories.offsets_U[1:] - 1
+        ages_NK = clock_NK[np.repeat(last_U, histories.lengths_U)] - clock_NK
+        weights_NK: Floats = (histories.weights_N[:, None] * np.exp(-ages_NK)).astype(np.float32)
+        return weights_NK
 
     @torch.no_grad()
     def vectors_of(self, sums_UKD: Floats, totals_UK: Floats) -> Floats:

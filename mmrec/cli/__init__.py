@@ -13,6 +13,7 @@ from pathlib import Path
 from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.demo import add_demo_command
 from mmrec.cli.evaluating import add_evaluate_command
+from mmrec.cli.explaining import add_explain_command
 from mmrec.cli.history import add_history_commands
 from mmrec.cli.logs import logging_to
 from mmrec.cli.models import add_fit_command
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate_command(commands)
     add_ranking_commands(commands)
     add_version_commands(commands)
+    add_explain_command(commands)
     add_tuning_commands(commands)
     add_adapt_command(commands)
     return parser

@@ -1,3 +1,6 @@
+from .explanations import Cause as Cause
+from .explanations import Explanation as Explanation
+from .explanations import Moment as Moment
 from .fitting import RecommenderConfig as RecommenderConfig
 from .model_versions import ModelVersion as ModelVersion
 from .model_versions import current_version as current_version

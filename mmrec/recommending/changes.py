@@ -16,13 +16,13 @@ from mmrec.errors import ModelError
 from mmrec.evaluation import Interactions
 from mmrec.recommending.fitting import catalog_rows
 from mmrec.recommending.model_files import Floats, ModelFiles
-from mmrec.recommending.tokens import read_tokens
+from mmrec.recommending.tokens import check_encoders, read_tokens
 from mmrec.store import FeatureStore
 
 
 def add_items(files: ModelFiles, towers: Towers, store: FeatureStore, item_ids: Sequence[str]) -> tuple[Floats, Floats]:
     """Let items join that training did not see; returns their vectors and biases."""
-    _check_encoders(files, store)
+    check_encoders(store, files.encoders)
     names, tokens = read_tokens(store, item_ids, towers.fusion.widths)
     catalog = catalog_rows(store, names)
     items = towers.embed_new(tokens)
@@ -40,7 +40,7 @@ def remake_items(
     files: ModelFiles, towers: Towers, store: FeatureStore, item_rows: Mapping[str, int], item_ids: Sequence[str]
 ) -> None:
     """Give items the vectors of what the store holds of them now."""
-    _check_encoders(files, store)
+    check_encoders(store, files.encoders)
     names, tokens = read_tokens(store, item_ids, towers.fusion.widths)
     catalog = catalog_rows(store, names)
     rows_B = np.array([item_rows[name] for name in names])
@@ -81,13 +81,3 @@ def drop_user(interactions: Interactions, user_id: str) -> Interactions:
     left = interactions.select(interactions.user_rows != row)
     user_ids = interactions.user_ids[:row] + interactions.user_ids[row + 1 :]
     return replace(left, user_ids=user_ids, user_rows=left.user_rows - (left.user_rows > row))
-
-
-def _check_encoders(files: ModelFiles, store: FeatureStore) -> None:
-    fingerprints = store.fingerprints()
-    for modality, record in files.encoders.items():
-        if modality in fingerprints and fingerprints[modality] != record.fingerprint:
-            raise ModelError(
-                f"store {store.folder} holds {modality} tokens of another encoder than the model was fitted with: "
-                "embed with the same preset and precision, or fit anew"
-            )

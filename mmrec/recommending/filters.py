@@ -48,6 +48,20 @@ class CatalogFilter:
             matching_I &= self._columns[name].matching(wanted)
         return matching_I
 
+    def allowed(
+        self, where: Where, candidates: NDArray[np.int64] | None, exclude: NDArray[np.int64]
+    ) -> NDArray[np.bool_] | None:
+        """The items `(I,)` that match, are in these rows, and not in those; None where that is all of them."""
+        if not where and candidates is None and not len(exclude):
+            return None
+        allowed_I = self.matching(where)
+        if candidates is not None:
+            named_I = np.zeros(len(allowed_I), np.bool_)
+            named_I[candidates] = True
+            allowed_I &= named_I
+        allowed_I[exclude] = False
+        return allowed_I
+
 
 class _Column:
     """The values of a column as codes: `codes_N` of the values of the items `items_N`; None where each item has one."""

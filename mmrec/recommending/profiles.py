@@ -98,6 +98,14 @@ class UserProfiles:
         self._tell_of([name] if name not in self._index else [])
         return self._fresh(self._index.get(name))
 
+    def known_state(self, user: str | int | UserState) -> tuple[str, UserState]:
+        """The name, empty where there is none, and the state of a user whom the model knows; of others `ModelError`."""
+        if isinstance(user, UserState):
+            return "", user
+        if str(user) not in self._index and str(user) not in self._states:
+            raise ModelError(f"the model has no user {str(user)!r}; somebody new has a user_state")
+        return str(user), self.copied_state(user)
+
     def _fresh(self, row: int | None) -> UserState:
         histories = self._histories.select(np.array([] if row is None else [row], np.int64))
         vectors_ID = self._files.vectors_ID
@@ -107,10 +115,11 @@ class UserProfiles:
         else:
             sums_UKD, totals_UK = self._tower.sums(histories, vectors_ID)
             sums_KD, totals_K = sums_UKD[0], totals_UK[0]
-        day = None if histories.days_N is None or not len(histories.items_N) else float(histories.days_N[-1])
+        days_N = np.full(len(histories.items_N), np.nan) if histories.days_N is None else histories.days_N
         return UserState(
-            self._tower, self._item_rows, self._files, sums_KD=sums_KD, totals_K=totals_K, day=day,
+            self._tower, self._item_rows, self._files, sums_KD=sums_KD, totals_K=totals_K,
             seen=[self._files.item_ids[item] for item in histories.items_N],
+            weights=histories.weights_N.tolist(), days=days_N.tolist(),
         )  # fmt: skip
 
     def resolve(self, users: Users) -> FoundUsers:

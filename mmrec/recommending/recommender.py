@@ -33,6 +33,8 @@ from mmrec.evaluation import InteractionSource
 from mmrec.ranking import ApproximateRanker, Ranker, diversify
 from mmrec.recommending.changes import add_items, drop_items, drop_user, remake_items
 from mmrec.recommending.evaluating import evaluate_model
+from mmrec.recommending.explaining import Explainer
+from mmrec.recommending.explanations import Explanation
 from mmrec.recommending.exploration import places_of_share, with_cold_items
 from mmrec.recommending.filters import CatalogFilter, Where
 from mmrec.recommending.fitting import RecommenderConfig, fit_files
@@ -234,7 +236,8 @@ class Recommender:
         """
         found = self._profiles.resolve(users)
         exclude_UI = found.seen_UI if exclude_seen else None
-        allowed_I = self._allowed(where, candidates, exclude)
+        wanted = None if candidates is None else self._rows(candidates)
+        allowed_I = self._filter.allowed(where or {}, wanted, self._rows(exclude))
         rows_UK, scores_UK = self._ranked(found.vectors_UD, k, exclude_UI, allowed_I, diversity or 0.0)
         if diversity is None and found.is_new_U.any():
             one_1D = found.vectors_UD[found.is_new_U][:1]
@@ -255,7 +258,7 @@ class Recommender:
         Users are given as for `recommend`.
         """
         found = self._profiles.resolve(users)
-        rows_N = np.array([self._row(item_id) for item_id in items], np.int64)
+        rows_N = self._rows(items)
         if not found.is_one and len(found.vectors_UD) != len(rows_N):
             raise ModelError(
                 f"{len(found.vectors_UD)} users and {len(items)} items are no pairs; name one user, or one for each"
@@ -267,9 +270,9 @@ class Recommender:
 
     def similar_items(self, items: str | Sequence[str], k: int = 10) -> tuple[Ids, Floats]:
         """The items nearest by cosine, without the item itself: ids and cosines `(N, K)`, or `(K,)` for one item."""
-        names = [items] if isinstance(items, str) else list(items)
-        rows_N = np.array([self._row(item_id) for item_id in names], np.int64)
-        unit_ID = _unit(self._files.vectors_ID)
+        rows_N = self._rows([items] if isinstance(items, str) else items)
+        vectors_ID = self._files.vectors_ID
+        unit_ID: Floats = vectors_ID / np.maximum(np.linalg.norm(vectors_ID, axis=1, keepdims=True), 1e-12)
         self._similar = self._similar or Ranker(unit_ID)
         itself_NI = sp.csr_array(
             (np.ones(len(rows_N)), (np.arange(len(rows_N)), rows_N)), shape=(len(rows_N), len(unit_ID))
@@ -277,6 +280,18 @@ class Recommender:
         rows_NK, cosines_NK = self._similar.top_k(unit_ID[rows_N], k, exclude_UI=itself_NI)
         ids_NK = self._to_ids(rows_NK)
         return (ids_NK[0], cosines_NK[0]) if isinstance(items, str) else (ids_NK, cosines_NK)
+
+    def explain(
+        self, user: str | int | UserState, item: str, *, store: FeatureStore | None = None, top: int = 5
+    ) -> Explanation:
+        """Why an item stands where it does in a user's list: the parts of its score, by the item and by the history.
+
+        The `store` that the vectors were made from tells modalities and tokens apart. The `top` items of the history
+        that matter most are left out in turn, and compared by moments. Raises `ModelError` for unknown users and items,
+        and for a store with other tokens.
+        """
+        name, state = self._profiles.known_state(user)
+        return Explainer(self._files, self._towers, state, store, top).explain(self._row(item), name)
 
     # --- between two fits ---------------------------------------------------------------------------------------------
 
@@ -360,18 +375,8 @@ class Recommender:
             raise ModelError(f"the model has no item {item_id!r}; new items get their vectors with embed_items")
         return self._item_rows[item_id]
 
-    def _allowed(
-        self, where: Where | None, candidates: Collection[str] | None, exclude: Collection[str]
-    ) -> NDArray[np.bool_] | None:
-        if not where and candidates is None and not len(exclude):
-            return None
-        allowed_I = self._filter.matching(where or {})
-        if candidates is not None:
-            named_I = np.zeros(len(allowed_I), np.bool_)
-            named_I[[self._row(item_id) for item_id in candidates]] = True
-            allowed_I &= named_I
-        allowed_I[[self._row(item_id) for item_id in exclude]] = False
-        return allowed_I
+    def _rows(self, item_ids: Collection[str]) -> Rows:
+        return np.array([self._row(item_id) for item_id in item_ids], np.int64)
 
     def _ranked(
         self,
@@ -391,8 +396,3 @@ class Recommender:
         if len(self._names) != len(self._files.item_ids) + 1:
             self._names = np.array([*self._files.item_ids, ""], dtype=object)
         return self._names[rows]
-
-
-def _unit(vectors_ID: Floats) -> Floats:
-    unit_ID: Floats = vectors_ID / np.maximum(np.linalg.norm(vectors_ID, axis=1, keepdims=True), 1e-12)
-    return unit_ID

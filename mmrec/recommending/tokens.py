@@ -11,8 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fusion.token_table import RaggedPart, RaggedTokens
-from mmrec.errors import StoreError
-from mmrec.store import MODALITIES, FeatureStore, token_matrix
+from mmrec.errors import ModelError, StoreError
+from mmrec.store import MODALITIES, EncoderRecord, FeatureStore, token_matrix
 
 BYTES_IN_MEMORY = 2**29
 
@@ -55,6 +55,17 @@ def store_widths(store: FeatureStore) -> dict[str, int]:
     if not widths:
         raise StoreError(f"store {store.folder} holds no tokens: there is nothing to fit")
     return widths
+
+
+def check_encoders(store: FeatureStore, encoders: Mapping[str, EncoderRecord]) -> None:
+    """Raises `ModelError` where a store was made by other encoders than these, those that a model was fitted with."""
+    fingerprints = store.fingerprints()
+    for modality, record in encoders.items():
+        if modality in fingerprints and fingerprints[modality] != record.fingerprint:
+            raise ModelError(
+                f"store {store.folder} holds {modality} tokens of another encoder than the model was fitted with: "
+                "embed with the same preset and precision, or fit anew"
+            )
 
 
 class _Writer:

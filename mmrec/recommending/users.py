@@ -53,8 +53,9 @@ class UserState:
         *,
         sums_KD: Floats,
         totals_K: Floats,
-        day: float | None = None,
         seen: Sequence[str] = (),
+        weights: Sequence[float] = (),
+        days: Sequence[float] = (),
     ) -> None:
         self._tower, self._item_rows, self._files = tower, item_rows, files
         self._rates_K = (tower.log_rates_K.detach().exp() * tower.ordered).numpy()
@@ -62,7 +63,7 @@ class UserState:
         self._mix_KE = tower.mix_KDE.detach().flatten(0, 1).numpy()
         self._null_D = tower.null_D.detach().numpy()
         self.sums_KD, self.totals_K = sums_KD.copy(), totals_K.copy()
-        self._day, self._seen = day, list(seen)
+        self._seen, self._weights, self._days = list(seen), list(weights), list(days)
 
     def __repr__(self) -> str:
         return f"UserState({len(self._seen)} interactions)"
@@ -70,14 +71,27 @@ class UserState:
     def __copy__(self) -> UserState:
         """One that goes on by itself."""
         return UserState(
-            self._tower, self._item_rows, self._files, sums_KD=self.sums_KD, totals_K=self.totals_K, day=self._day,
-            seen=self._seen,
+            self._tower, self._item_rows, self._files, sums_KD=self.sums_KD, totals_K=self.totals_K,
+            seen=self._seen, weights=self._weights, days=self._days,
         )  # fmt: skip
 
     @property
     def seen_rows(self) -> Sequence[int]:
         """The rows of the items that the user has interacted with, of those that the model still has."""
         return [self._item_rows[item_id] for item_id in self._seen if item_id in self._item_rows]
+
+    @property
+    def history(self) -> Histories:
+        """The interactions as the history of one user; the row of an item that the model no longer has is -1.
+
+        Those before the first whose day is known count as of that day.
+        """
+        rows_N = np.array([self._item_rows.get(item_id, -1) for item_id in self._seen], np.int64)
+        days_N = np.array(self._days)
+        known_N = ~np.isnan(days_N)
+        days_N[~known_N] = days_N[known_N][:1] if known_N.any() else np.nan
+        offsets_U, weights_N = np.array([0, len(rows_N)]), np.array(self._weights, np.float32)
+        return Histories(offsets_U, rows_N, weights_N, days_N if known_N.any() else None, self._tower.ordered)
 
     @property
     def vector(self) -> Floats:
@@ -101,11 +115,9 @@ class UserState:
             raise ModelError(f"the model has no item {item_id!r}; new items get their vectors with embed_items")
         if not np.isfinite(weight) or not np.isfinite(0.0 if timestamp is None else timestamp):
             raise ModelError(f"timestamp {timestamp} and weight {weight} of {item_id!r} must be finite numbers")
-        gap = 0.0
-        if timestamp is not None:
-            day = timestamp / SECONDS_PER_DAY
-            gap = 0.0 if self._day is None else float(np.log1p(max(0.0, day - self._day)))
-            self._day = day
+        before = self._days[-1] if self._days else np.nan
+        day = before if timestamp is None else timestamp / SECONDS_PER_DAY
+        gap = 0.0 if np.isnan(before) else float(np.log1p(max(0.0, day - before)))
         kept_K = np.exp(-(self._rates_K + gap * self._gap_rates_K))
         self.sums_KD *= kept_K[:, None]
         self.totals_K *= kept_K
@@ -113,6 +125,8 @@ class UserState:
         self.sums_KD += sign * self._files.vectors_ID[row]
         self.totals_K += abs(sign)
         self._seen.append(item_id)
+        self._weights.append(sign)
+        self._days.append(day)
         return self
 
     def add_vector(self, vector_D: Floats, weight: float | None = None) -> UserState:
