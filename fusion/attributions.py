@@ -104,9 +104,9 @@ def in_user_vector(tower: UserTower, sums: Doubles, totals_K: NDArray[np.float32
 
 @torch.no_grad()
 def nearest_tokens(fusion: Fusion, modality: str, tokens_TW: Tensor, others_SW: Tensor) -> tuple[int, int, float]:
-    """The two most alike tokens of two items, and their cosine, by the standardised features of the modality."""
-    projection = fusion.projections[modality]
-    own_TW, theirs_SW = (F.normalize(projection.standardised(x), dim=-1) for x in (tokens_TW, others_SW))  # type: ignore[operator]
+    """The two most alike tokens of two items, and their cosine, as seen from the mean token of the modality."""
+    centre_W: Tensor = fusion.projections[modality].centre_W  # type: ignore[assignment]
+    own_TW, theirs_SW = (F.normalize(x - centre_W, dim=-1) for x in (tokens_TW, others_SW))
     cosines_TS = own_TW @ theirs_SW.T
     token, other = divmod(int(cosines_TS.argmax()), cosines_TS.shape[1])
     return token, other, float(cosines_TS[token, other])

@@ -50,10 +50,6 @@ class TokenProjection(nn.Module):
         self.matrix_WW.copy_(matrix_WW)
         self.is_diagonal.fill_(not collapsed)
 
-    def standardised(self, tokens: Tensor) -> Tensor:
-        """Tokens `(..., width)` by the statistics of the calibration, as features that can be compared."""
-        return (tokens.to(self.centre_W.dtype) - self.centre_W) @ self.matrix_WW
-
     def forward(self, tokens: Tensor) -> Tensor:
         centred = tokens.to(self.centre_W.dtype) - self.centre_W
         if not self.training:  # both maps as one, which is as narrow as its result

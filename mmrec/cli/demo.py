@@ -38,12 +38,15 @@ def _demo(arguments: argparse.Namespace) -> int:
     print(
         f"\nOf the items that users watched next, {metrics['recall@5']:.0%} are among the first 5 recommended to them."
     )
-    _print_users(model, folder / "catalog" / "interactions.csv")
+    users = _middle_users(folder / "catalog" / "interactions.csv")
+    _print_users(model, users)
+    _print_why(model, folder / "store", next(iter(users)))
     for words in EXAMPLE_WORDS:
         ids, _ = model.recommend(model.user_vector(text=words), k=4)
         print(f"\nSomebody new who says: {words}\n  is offered  {_titles(model, ids)}")
     print(
         f"\nNext: mmrec recommend --model {folder / 'model'} --user user102 --k 10"
+        f"\n      mmrec explain --model {folder / 'model'} --store {folder / 'store'} --user user102 --item item050"
         f"\n      mmrec similar --model {folder / 'model'} --item item050"
         f"\n      mmrec export --store {folder / 'store'} --out {folder / 'export'} --format parquet"
         "\n      mmrec embed YOUR_FOLDER_OR_CATALOG --store YOUR_STORE --preset light"
@@ -70,15 +73,29 @@ def _fit(folder: Path) -> Recommender:
     return model
 
 
-def _print_users(model: Recommender, interactions: Path) -> None:
-    """Three users: what they watched, and what they are offered."""
+def _middle_users(interactions: Path) -> dict[str, list[str]]:
+    """Three users who watched neither few nor many, and what they watched."""
     watched = defaultdict(list)
     with open(interactions, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             watched[row["user_id"]].append(row["item_id"])
     users = sorted(watched, key=lambda user: (len(watched[user]), user))[len(watched) // 2 :][:3]
-    for user, ids in zip(users, model.recommend(users, k=4)[0], strict=True):
-        print(f"\n{user} watched     {_titles(model, watched[user])}\n  is offered  {_titles(model, ids)}")
+    return {user: watched[user] for user in users}
+
+
+def _print_users(model: Recommender, watched: dict[str, list[str]]) -> None:
+    """What users watched, and what they are offered."""
+    for (user, items), ids in zip(watched.items(), model.recommend([*watched], k=4)[0], strict=True):
+        print(f"\n{user} watched     {_titles(model, items)}\n  is offered  {_titles(model, ids)}")
+
+
+def _print_why(model: Recommender, store: Path, user: str) -> None:
+    """Why a user is offered the first item of their list."""
+    from mmrec.store import FeatureStore
+
+    item_id = model.recommend(user, k=1)[0][0]
+    why = model.explain(user, item_id, store=FeatureStore(store))
+    print(f"\nWhy {user} is offered  {_titles(model, [item_id])}", *why.sentences(), sep="\n  ")
 
 
 def _titles(model: Recommender, item_ids: Any) -> str:

@@ -78,7 +78,7 @@ class Moment:
     @property
     def when(self) -> str:
         """Its time as in players; empty where it has none."""
-        return "" if self.seconds is None else " to ".join(map(clock, self.seconds))
+        return "" if self.seconds is None else " to ".join(dict.fromkeys(map(clock, self.seconds)))
 
 
 @dataclass(frozen=True)
@@ -151,4 +151,5 @@ def _counterfactual(cause: Cause, place: int) -> str:
 
 def _in_words(cause: Cause, like: Likeness) -> str:
     here, there = (f" at {clock(span[0])}" if span else "" for span in (like.seconds, like.their_seconds))
-    return f"Its {NOUNS[like.modality]}{here} are like those of {_name(cause)}{there}."
+    likeness = "is like that" if like.modality == "audio" else "are like those"
+    return f"Its {NOUNS[like.modality]}{here} {likeness} of {_name(cause)}{there}."

@@ -339,3 +339,37 @@ def test_import_features_refuses(run: Any, work: Work, tmp_path: Path) -> None:
     assert run("import-features", "--store", store).status == 2
     taken = run("import-features", "--items", items, "--store", store, "--visual", work.folder / "visual.npy")
     assert taken.status == 0 and taken.out == f"40 items in {store}\n"
+
+
+def test_explain(run: Any, work: Work) -> None:
+    best = run("recommend", "--model", work.model, "--user", "user00", "--k", 2, "--json").json["items"]
+    item, score = best[1]["item_id"], best[1]["score"]
+    words = ["explain", "--model", work.model, "--user", "user00", "--item", item]
+    told = run(*words, "--store", work.store, "--json").json
+    assert told["place"] == 2 and told["score"] == pytest.approx(score, abs=1e-4)
+    assert {part["name"] for part in told["parts"]} == {"visual", "audio", "id"}
+    assert told["popularity"] + sum(p["contribution"] for p in told["parts"]) == pytest.approx(score, abs=1e-4)
+    assert len(told["history"]) == 4 and kind_of(told["history"][0]["item_id"]) == kind_of(item)
+    shown = run(*words, "--store", work.store)
+    assert shown.status == 0 and f"for user00 at place 2 of 36, score {score:.3f}" in shown.out
+    for expected in ("its pictures (without: place", "its popularity", "its sound: 1 of 1\n", "Shapley", "Because of"):
+        assert expected in shown.out, expected
+    assert told["history"][0]["title"] in shown.out and told["sentences"][0] in shown.out
+
+
+def test_explain_without_the_store_and_in_short(run: Any, work: Work) -> None:
+    words = ["explain", "--model", work.model, "--user", "user01", "--item", "sport-09"]
+    shown = run(*words, "--top", 1)
+    assert shown.status == 0 and "its content (without: place" in shown.out and "3 others" in shown.out
+    assert "which was not given" in shown.out and "what its score would lose without" not in shown.out
+    told = run(*words, "--json").json
+    assert [part["name"] for part in told["parts"]] == ["content", "id"] and told["moments"] == []
+
+
+def test_explain_refuses(run: Any, work: Work, tmp_path: Path) -> None:
+    words = ["explain", "--model", work.model, "--user"]
+    run(*words, "nobody", "--item", "sport-09").fails("no user 'nobody'")
+    run(*words, "user00", "--item", "nothing").fails("no item 'nothing'")
+    run(*words, "user00", "--item", "sport-09", "--top", -1).fails("top is -1")
+    run(*words, "user00", "--item", "sport-09", "--store", tmp_path / "none").fails("no store at")
+    assert run(*words, "user00").status == 2

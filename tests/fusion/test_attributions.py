@@ -138,7 +138,7 @@ def test_the_parts_of_a_user_sum_to_the_vector(ordered: bool) -> None:
     assert not parts_ND[histories.weights_N == 0].any()
 
 
-def test_the_most_alike_tokens_are_found_among_standardised_ones() -> None:
+def test_the_most_alike_tokens_are_found_as_seen_from_the_mean() -> None:
     config = FusionConfig(dim=8, num_heads=2)
     fusion = FUSIONS["mean"]({"visual": 6}, dim=config.dim, num_heads=config.num_heads)
     tokens_1TW = torch.randn(1, 50, 6, generator=torch.Generator().manual_seed(0)) + 100
