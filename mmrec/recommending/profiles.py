@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -125,12 +126,12 @@ class UserProfiles:
     def resolve(self, users: Users) -> FoundUsers:
         """Who is meant; `ModelError` for what is neither ids, states nor vectors of the model's width."""
         if isinstance(users, str | int | np.integer | UserState):
-            return self._of_names([users if isinstance(users, UserState) else str(users)], is_one=True)
+            return self._of_names([self._name(users)], is_one=True)
         if isinstance(users, torch.Tensor):
             users = users.detach().cpu().numpy()
         several: Any = users if isinstance(users, np.ndarray) else list(users)
         if len(several) and all(isinstance(x, str | int | np.integer | UserState) for x in several):
-            return self._of_names([x if isinstance(x, UserState) else str(x) for x in several], is_one=False)
+            return self._of_names([self._name(x) for x in several], is_one=False)
         if not len(several) and getattr(several, "ndim", 1) == 1:
             return self._of_names([], is_one=False)
         try:
@@ -142,6 +143,20 @@ class UserProfiles:
             raise ModelError(f"user vectors of shape {vectors.shape}: expected ({dim},) for one user or (U, {dim})")
         vectors_UD = np.atleast_2d(vectors)
         return FoundUsers(vectors_UD, None, np.zeros(len(vectors_UD), np.bool_), vectors.ndim == 1)
+
+    def _name(self, user: str | int | np.integer | UserState) -> str | UserState:
+        """A number is an id as well, but hardly where no user of the model is named by one."""
+        if isinstance(user, str | UserState):
+            return user
+        name = str(user)
+        if name not in self._index and name not in self._states and not self._has_numbers:
+            known = next(iter(self._index), None)
+            raise ModelError(f"user {name} is a number, and no user of this model is named by one, but as {known!r}")
+        return name
+
+    @cached_property
+    def _has_numbers(self) -> bool:
+        return not self._index or any(name.isdecimal() for name in self._index)
 
     def resolve_rows(self, rows: NDArray[np.integer]) -> FoundUsers:
         """The users of these rows of the fit; rows beyond them have no history. Live states do not count."""

@@ -190,7 +190,7 @@ def test_nobody_is_nobody(model: Recommender, users: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "joblib"])
-@pytest.mark.parametrize("kind", ["model", "timed", "content"])
+@pytest.mark.parametrize("kind", ["model", "timed"])
 def test_copies_answer_alike_and_go_on_alone(
     kind: str, way: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -209,6 +209,20 @@ def test_copies_answer_alike_and_go_on_alone(
     again.user_state(users[0]).add("chess-00")
     assert np.array_equal(model.recommend(users, k=5)[1], expected[1])
     assert not np.array_equal(again.recommend(users, k=5)[1], expected[1])
+
+
+def test_copies_of_a_model_of_content_go_on_alone(content: Recommender) -> None:
+    again = pickle.loads(pickle.dumps(content))  # noqa: S301
+    again.user_state("new").add("chess-00")
+    assert str(again.recommend("new", k=5)[0][0]).startswith("chess")
+    with pytest.raises(ModelError, match="without interactions"):
+        content.recommend("new", k=5)
+
+
+def test_a_number_that_can_be_no_user_of_the_model_is_refused(model: Recommender) -> None:
+    for users in (7, [7], np.array([7])):
+        with pytest.raises(ModelError, match=r"user 7 is a number, and no user .* but as '"):
+            model.recommend(users, k=3)
 
 
 def test_a_model_shows_its_sizes(model: Recommender, content: Recommender) -> None:
