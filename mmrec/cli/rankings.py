@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_json, add_keep, add_model, share
 from mmrec.cli.progress import progress_bar
-from mmrec.cli.recommendation_files import check_suffix, write_file
 from mmrec.errors import ModelError
 from mmrec.tables import read_lines
 
@@ -51,10 +50,10 @@ def add_ranking_commands(commands: Any) -> None:
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
-    if arguments.out is not None:
-        check_suffix(arguments.out)
-    from mmrec.recommending import Recommender, recommend_in_blocks
+    from mmrec.recommending import Recommender, recommend_in_blocks, write_recommendations, writer_of
 
+    if arguments.out is not None:
+        writer_of(arguments.out)  # refused before the work
     model = Recommender.load(arguments.model)
     options = {
         "k": arguments.k,
@@ -73,7 +72,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
         raise ModelError(f"model {arguments.model} was fitted without interactions: it knows no users")
     if arguments.out is not None:
         with progress_bar("recommending", len(users)) as show:
-            write_file(model, users, arguments.out, on_users=show, **options)
+            write_recommendations(model, users, arguments.out, on_users=show, **options)
         print(f"{len(users)} users in {arguments.out}", file=sys.stderr)
         return 0
     for block, ids_UK, scores_UK in recommend_in_blocks(model, users, **options):

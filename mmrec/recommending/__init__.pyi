@@ -9,6 +9,7 @@ from .model_versions import list_versions as list_versions
 from .model_versions import rollback as rollback
 from .recommendations import recommend_in_blocks as recommend_in_blocks
 from .recommendations import write_recommendations as write_recommendations
+from .recommendations import writer_of as writer_of
 from .recommender import Recommender as Recommender
 from .tokens import read_tokens as read_tokens
 from .tuning import Trial as Trial

@@ -24,6 +24,7 @@ import filelock
 from safetensors import SafetensorError
 
 from mmrec.errors import MMRecError, ModelError
+from mmrec.tables import local_path
 
 FORMAT = 6
 KEPT = 3
@@ -67,7 +68,7 @@ def publish(
     """
     if keep < 1:
         raise ModelError(f"the number of versions to keep is {keep}: expected at least 1")
-    folder = Path(folder)
+    folder = local_path(folder, ModelError)
     with _write_errors(folder):
         versions = folder / VERSIONS
         versions.mkdir(parents=True, exist_ok=True)
@@ -93,6 +94,7 @@ def publish(
 
 def read_current(folder: Folder, read: Callable[[Path], T]) -> T:
     """What `read` makes of the files of the current version; of the next, where that one goes while it is read."""
+    folder = local_path(folder, ModelError)
     while True:
         number = current_version(folder)
         try:

@@ -1,4 +1,4 @@
-"""Recommendations for any number of users, written to one Parquet file as they are made.
+"""Recommendations for any number of users, written to one Parquet, CSV or JSONL file as they are made.
 
     >>> from mmrec.recommending import Recommender, RecommenderConfig
     >>> from mmrec.store import FeatureStore
@@ -13,18 +13,22 @@ Memory holds the lists of one block of users, whatever their number.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmrec.errors import ModelError
 from mmrec.recommending.recommender import Recommender
+from mmrec.tables import local_path
 
 USERS_AT_ONCE = 4096
 SCHEMA = pa.schema([("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())])
@@ -49,17 +53,19 @@ def write_recommendations(
 ) -> None:
     """Write `user_id, rank, item_id, score`, best first, ranks from 1; options as `Recommender.recommend`.
 
-    The file appears when it is complete. `on_users` is called with the number of users done after each block.
+    The suffix of the file says which kind it is. It appears when it is complete. `on_users` is called with the number
+    of users done after each block.
 
-    Raises `ModelError` where the file cannot be written.
+    Raises `ModelError` for another suffix, and where the file cannot be written.
     """
-    path = Path(path)
+    path = local_path(path, ModelError)
+    open_writer = writer_of(path)
     partial = path.with_name(path.name + ".partial")
     done = 0
     try:
-        with pq.ParquetWriter(partial, SCHEMA) as writer:
+        with open_writer(partial) as write:
             for block, ids_UK, scores_UK in recommend_in_blocks(model, users, **options):
-                writer.write_table(_to_table(block, ids_UK, scores_UK))
+                write(_to_table(block, ids_UK, scores_UK))
                 done += len(block)
                 on_users(done)
         os.replace(partial, path)
@@ -67,6 +73,37 @@ def write_recommendations(
         raise ModelError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def writer_of(path: Path) -> Callable[[Path], AbstractContextManager[Callable[[pa.Table], None]]]:
+    """What writes tables to such a file. Raises `ModelError` for a file that would be of no known kind."""
+    writers = {".csv": _csv_writer, ".jsonl": _jsonl_writer, ".parquet": _parquet_writer}
+    if path.suffix.lower() not in writers:
+        raise ModelError(f"{path}: recommendations are written to files that end in .csv, .jsonl or .parquet")
+    return writers[path.suffix.lower()]
+
+
+@contextmanager
+def _parquet_writer(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def _csv_writer(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    with pa.csv.CSVWriter(path, SCHEMA, write_options=pa.csv.WriteOptions(quoting_style="needed")) as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def _jsonl_writer(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    with path.open("w", encoding="utf-8") as file:
+        yield lambda table: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(table))
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for row in table.to_pylist():
+        yield {**row, "score": float(str(np.float32(row["score"])))}  # the shortest digits of a float32
 
 
 def _to_table(users: Sequence[str], ids_UK: NDArray[np.str_], scores_UK: NDArray[np.float32]) -> pa.Table:
