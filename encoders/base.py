@@ -37,6 +37,7 @@ KINDS = {
     "clap": "encoders.audio:Clap",
     "log-mel": "encoders.log_mel:LogMel",
     "hashed-ngrams": "encoders.text:HashedNgrams",
+    "universal-sentences": "encoders.universal:UniversalSentences",
     "sentence-transformer": "encoders.text:SentenceTransformer",
 }
 """The built-in kinds, written as entry points are."""
