@@ -19,6 +19,15 @@ def shared_media() -> Path:
     return folder
 
 
+@pytest.fixture
+def labelled() -> Path:
+    """A folder of labelled pictures, voices and sentences that lies beside the repository on some machines."""
+    folder = SHARED / "data" / "labelled"
+    if not folder.is_dir():
+        pytest.skip("the folder of labelled data is not here")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For small fits: on busy processors, threads would only wait for each other."""

@@ -112,6 +112,86 @@ def write_bert(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def write_e5(folder: Path) -> Path:
+    """A folder as that of multilingual E5: a BERT, the tokenizer of XLM-R, means, unit norm."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import BertConfig, BertModel, XLMRobertaTokenizer
+
+    pieces = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "▁",
+        ":",
+        *(f"▁{word}" for word in [*WORDS, "query", "passage"]),
+        "<mask>",
+    ]
+    config = BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        type_vocab_size=2,
+        pad_token_id=1,
+    )
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder / "bert")
+    tokenizer = XLMRobertaTokenizer(vocab=[(piece, -float(at)) for at, piece in enumerate(pieces)], model_max_length=64)
+    tokenizer.save_pretrained(folder / "bert")
+    modules = [Transformer(str(folder / "bert"), max_seq_length=64), Pooling(32, pooling_mode="mean"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder / "model"), create_model_card=False)
+    return folder / "model"
+
+
+def write_siglip2(folder: Path) -> Path:
+    """An open_clip folder as that of SigLIP 2: a tower of timm, and a tower for text with a tokenizer in the folder."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    model_config = {
+        "embed_dim": 64,
+        "custom_text": True,
+        "init_logit_bias": -10,
+        "vision_cfg": {
+            "image_size": 160,
+            "timm_model_name": "test_vit",
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "none",
+        },
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": len(WORDS) + 5,
+            "hf_tokenizer_name": "someone/siglip2",
+            "tokenizer_kwargs": {"clean": "canonicalize"},
+            "width": 64,
+            "heads": 2,
+            "layers": 2,
+            "no_causal_mask": True,
+            "proj_bias": True,
+            "pool_type": "last",
+        },
+    }
+    preprocess_config = {
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    }
+    torch.manual_seed(0)
+    model = open_clip.CustomTextCLIP(**{name: value for name, value in model_config.items() if name != "custom_text"})
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": model_config, "preprocess_cfg": preprocess_config}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(_contiguous(model), folder / "open_clip_model.safetensors")
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
 def write_sentence_transformer(folder: Path, *, pooling: str = "mean", prompts: dict[str, str] | None = None) -> Path:
     """A sentence-transformers folder: transformer, pooling, a dense layer, unit norm, and prompts."""
     from sentence_transformers import SentenceTransformer

