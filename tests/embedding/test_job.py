@@ -169,7 +169,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[EmbedReport, Path]:
     if not catalog.is_file():
         pytest.skip("the folder of real media is not here")
     store = tmp_path_factory.mktemp("real") / "store"
-    return embed(catalog, store, preset="light", workers=2), store
+    return embed(catalog, store, preset="light", workers=2, device="cpu"), store
 
 
 def similarities(store: Path, modality: Any) -> dict[tuple[str, str], float]:
@@ -212,7 +212,7 @@ def test_pictures_are_classed(real: tuple[EmbedReport, Path]) -> None:
     from mmrec.embedding.presets import load_preset
 
     _, store = real
-    encoder: Any = load_preset_encoders(load_preset("light")).encoders["visual"]
+    encoder: Any = load_preset_encoders(load_preset("light"), device="cpu").encoders["visual"]
     tokens = by_id(store)["dog_photo"].tokens["visual"]
     assert "retriever" in encoder.top_classes(tokens.vectors_TD)[0][0]
 
@@ -231,7 +231,7 @@ def test_the_dogs_are_found_by_words(real: tuple[EmbedReport, Path]) -> None:
 
     _, store = real
     ids, vectors_ID = FeatureStore(store).vectors("text")
-    encoder = load_preset_encoders(load_preset("light")).encoders["text"]
+    encoder = load_preset_encoders(load_preset("light"), device="cpu").encoders["text"]
     for query_D in encoder.encode(["a dog", "一只狗", "собака"]).numpy():
         order = [ids[i] for i in np.argsort(-(vectors_ID @ query_D))]
         assert set(order[:3]) == {"dog_walk", "dog_bark", "dog_photo"}
