@@ -57,7 +57,7 @@ class EfficientNetLite:
     frame_fit: FrameFit = "crop"
     interpolation: Interpolation = "bicubic"
 
-    def __init__(self, *, descriptors: float = 0.5, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(self, *, descriptors: float = 0.75, device: str = "auto", precision: str = "auto") -> None:
         if not (isinstance(descriptors, int | float) and 0 <= descriptors <= 10):
             raise EncoderError(f"descriptors is {descriptors!r}: expected a number from 0 to 10")
         self._device = resolve_device(device)
@@ -85,8 +85,10 @@ class EfficientNetLite:
     @torch.inference_mode()
     def top_classes(self, vectors_TD: np.ndarray | torch.Tensor, /, count: int = 5) -> list[tuple[str, float]]:
         """The likeliest of 1,000 classes and their probabilities, best first: the mean over an item's vectors."""
-        features_TD = torch.as_tensor(vectors_TD, dtype=torch.float32, device=self._device)[:, :NUM_FEATURES]
-        shares_C = self._classifier(features_TD * _MEAN_NORM).softmax(dim=1).mean(dim=0)
+        # a copy, as an array that came out of a store is read-only
+        vectors_TD = vectors_TD if isinstance(vectors_TD, torch.Tensor) else torch.tensor(vectors_TD)
+        features_TD = vectors_TD[:, :NUM_FEATURES].to(self._device, torch.float32) * _MEAN_NORM
+        shares_C = self._classifier(features_TD).softmax(dim=1).mean(dim=0)
         best = shares_C.topk(count)
         return [
             (self._classes[at], share) for at, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)

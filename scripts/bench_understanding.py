@@ -291,11 +291,10 @@ def cold_recalls(data: Any, contents: Contents, weight: float, part: str) -> NDA
 
 
 def centred_units(values_ID: NDArray[np.float32], trained_I: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Standardised over the items of training that have content, of length one; zero for items without."""
+    """Centred over the items of training that have content, of length one; zero for items without."""
     has_I = values_ID.any(axis=1)
-    known_ID = values_ID[has_I & trained_I]
-    standard_ID = (values_ID - known_ID.mean(axis=0)) / np.maximum(known_ID.std(axis=0), 1e-6)
-    units_ID: NDArray[np.float32] = standard_ID / np.linalg.norm(standard_ID, axis=1, keepdims=True).clip(1e-9)
+    centred_ID = values_ID - values_ID[has_I & trained_I].mean(axis=0)
+    units_ID: NDArray[np.float32] = centred_ID / np.linalg.norm(centred_ID, axis=1, keepdims=True).clip(1e-9)
     return np.where(has_I[:, None], units_ID, 0).astype(np.float32)
 
 
