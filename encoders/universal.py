@@ -26,7 +26,8 @@ WEIGHTS = WeightsPackage(
 class UniversalSentences:
     """Universal Sentence Encoder multilingual v3 (Yang et al., 2019), whose weights a Python package brings; unit norm.
 
-    It averages convolutions over word pieces: a text may be of any length, but long ones blur, hence `max_characters`.
+    It averages convolutions over word pieces: a text may be of any length, but what says several things blurs. Hence each
+    line is a passage of its own, and a long one several: the title, the description and the tags of an item stay apart.
     Computed by NumPy, in float32 on the CPU, on as many threads as NumPy has.
 
     >>> from encoders.base import load_encoder
@@ -67,7 +68,7 @@ class UniversalSentences:
     encode_text = encode
 
     def passages(self, text: str, /) -> list[str]:
-        """Split a text in passages of at most `max_characters`."""
-        if len(text) <= self.max_characters:
-            return [text]
-        return list(split_text(text, [(at, at + 1) for at in range(len(text))], self.max_characters))
+        """Split a text in its lines, and these in passages of at most `max_characters`."""
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        spans = ((line, [(at, at + 1) for at in range(len(line))]) for line in lines)
+        return [part for line, units in spans for part in split_text(line, units, self.max_characters)] or [text]

@@ -48,6 +48,15 @@ class TestUniversalSentences:
         assert max(map(len, passages)) <= encoder.max_characters
         assert "".join(passages).replace(" ", "") == text.replace(" ", "")
 
+    def test_each_line_is_a_passage(self):
+        encoder = load()
+        assert encoder.passages("Toy Story\n\n A doll is jealous. \ncomedy") == [
+            "Toy Story",
+            "A doll is jealous.",
+            "comedy",
+        ]
+        assert encoder.passages("") == [""]
+
     def test_labelled_pairs(self, labelled):
         pairs = {}
         for row in csv.DictReader((labelled / "sentence_pairs.csv").open(encoding="utf-8")):
