@@ -26,8 +26,8 @@ WEIGHTS = WeightsPackage(
 class UniversalSentences:
     """Universal Sentence Encoder multilingual v3 (Yang et al., 2019), whose weights a Python package brings; unit norm.
 
-    It averages convolutions over word pieces: a text may be of any length, but what says several things blurs. Hence each
-    line is a passage of its own, and a long one several: the title, the description and the tags of an item stay apart.
+    It averages convolutions over word pieces: of any length, but what says several things blurs. Hence each
+    line is a passage of its own, and a long one several: title, description and tags of an item stay apart.
     Computed by NumPy, in float32 on the CPU, on as many threads as NumPy has.
 
     >>> from encoders.base import load_encoder

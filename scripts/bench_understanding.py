@@ -87,7 +87,7 @@ def main() -> None:
     for title, rows in tables.items():
         print_table(title, rows)
     passes = [
-        {"figure": name, "measured": value, "to reach": least, "": "pass" if value >= least else "falls short"}
+        {"figure": name, "measured": f"{value:.3f}", "to reach": least, "": "pass" if value >= least else "falls short"}
         for name, (value, least) in figures.items()
     ]
     print_table("figures", passes)
@@ -302,7 +302,9 @@ def full_model(movies: Path, cache: Path, presets: Mapping[str, str]) -> tuple[R
     table: Rows = []
     recalls = {}
     for name, data in movie_sets("time", movies, cache, presets).items():
-        model = mmrec.Recommender.fit(data.store, data.train, validation=data.held_out["validation"])
+        model = mmrec.Recommender.fit(
+            mmrec.FeatureStore(data.store), data.train, validation=data.held_out["validation"]
+        )
         relevant_UI = data.relevant("validation")
         users_U = np.flatnonzero(relevant_UI.sum(axis=1) > 0)
         ids, _ = model.recommend([data.train.user_ids[row] for row in data.rank_users[users_U]], k=K)
