@@ -153,10 +153,10 @@ def test_an_encoder_that_a_file_names_is_needed(
 
 def test_the_language_of_an_item_is_that_of_its_row_or_its_words(tmp_path: Path) -> None:
     loaded = load_preset_encoders(load_preset(yaml_file(tmp_path, TEXT_ONLY)), device="cpu")
-    assert loaded.language(Item(item_id="a", title="whatever", language="zh-TW")) == "zh"
-    assert loaded.language(Item(item_id="a", title="1984")) is None
+    assert loaded.language(Item(item_id="a", language="zh-TW"), "whatever") == "zh"
+    assert loaded.language(Item(item_id="a"), "1984") is None
     if find_spec("py3langid"):
-        assert loaded.language(Item(item_id="a", title="Лапша варится десять минут.")) == "ru"
+        assert loaded.language(Item(item_id="a"), "Лапша варится десять минут.") == "ru"
     assert loaded.reads("sw") and loaded.reads(None)
 
 
