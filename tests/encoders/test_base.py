@@ -24,7 +24,7 @@ def test_import_is_light():
 
 
 def test_unknown_kind_lists_the_known():
-    with pytest.raises(EncoderError, match=r"'clip'.*descriptors, hashed-ngrams, log-mel"):
+    with pytest.raises(EncoderError, match=r"'clip'.*descriptors, efficientnet-lite, hashed-ngrams, log-mel"):
         load_encoder("clip")
 
 
