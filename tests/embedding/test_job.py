@@ -165,7 +165,7 @@ def test_an_error_of_the_last_commit_is_raised_too(words: Path, monkeypatch: pyt
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[EmbedReport, Path]:
-    catalog = Path(__file__).resolve().parents[2] / "shared" / "media" / "catalog.csv"
+    catalog = Path(__file__).resolve().parents[3] / "shared" / "media" / "catalog.csv"
     if not catalog.is_file():
         pytest.skip("the folder of real media is not here")
     store = tmp_path_factory.mktemp("real") / "store"
