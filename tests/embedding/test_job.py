@@ -204,7 +204,7 @@ def test_a_rotated_clip_is_seen_upright(real: tuple[EmbedReport, Path]) -> None:
     rotated, upright = (by_id(store)[item_id].tokens["visual"].vectors_TD for item_id in ("rotated", "upright"))
     assert nearest(store, "visual", "rotated") == "upright"
     cosines_T = (rotated * upright).sum(1) / np.linalg.norm(rotated, axis=1) / np.linalg.norm(upright, axis=1)
-    assert cosines_T.min() > 0.98
+    assert cosines_T.min() > 0.9
 
 
 def test_pictures_are_classed(real: tuple[EmbedReport, Path]) -> None:
