@@ -52,6 +52,8 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"  {encoder['modality']:8}{encoder['items']} items, {encoder['name']}, {encoder['dim']} numbers a token")
     for modality, reasons in status.reasons.items():
         print(f"  no or not all {modality}: " + ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items())))
+    if status.languages:
+        print("  languages: " + ", ".join(f"{name} {count}" for name, count in status.languages.items()))
     if len(store.sets()) > 1:
         print(f"  sets: {', '.join(name or '(the first)' for name in store.sets())}")
     return 0

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Generator, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmrec.catalog import Item
 from mmrec.embedding.encoder_threads import EncoderThreads
@@ -26,16 +26,23 @@ def encoded(
 ) -> Generator[Features, None, None]:
     """Encode what was decoded, in full batches across items; yields each item as it is finished.
 
-    >>> from mmrec.catalog import Item
-    >>> from mmrec.embedding import EmbedReport, Task, encoded, load_preset, load_preset_encoders
-    >>> from mmrec.media import DecodedMedia
-    >>> encoders = load_preset_encoders(load_preset("preset.yaml"), device="cpu")
-    >>> tasks = [Task(Item(item_id=name), name) for name in ("rain", "wind")]
-    >>> for features in encoded(((task, DecodedMedia()) for task in tasks), encoders, None, EmbedReport()):
-    ...     print(features.item.item_id, features.tokens["text"])
-    rain Tokens(1 x 1024)
-    wind Tokens(1 x 1024)
+        >>>     from mmrec.catalog import Item
+        >>> from mmrec.embedding import EmbedReport, Task, encoded, load_preset, load_preset_encoders
+        >>> from mmrec.media import DecodedMedia
+        >>> encoders = load_preset_encoders(load_preset("preset.yaml"), device="cpu")
+        >>> tasks = [Task(Item(item_id=name), name) for name in ("rain", "wind")]
+        >>> for features in encoded(((task, DecodedMedia()) for task in tasks), encoders, None, EmbedReport()):
+        ...     print(features.item.item_id, features.tokens["text"])
+        rain Tokens(1 x 1024)
+        wind Tokens(1 x 1024)
     """
+    top_classes: Any = getattr(loaded.encoders.get("visual"), "top_classes", None)
+
+    def classified(features: Features) -> Features:
+        if top_classes is not None and "visual" in features.tokens:
+            features.classes = top_classes(features.tokens["visual"].vectors_TD)
+        return features
+
     with EncoderThreads(loaded.device) as threads:
         report.encoder_threads = threads.count
         packer = Packer(loaded, batch_size, threads, report.stage_seconds)
@@ -44,8 +51,9 @@ def encoded(
             item, text = (task.item, task.text) if task.text else _told_by_the_file(task.item, media, loaded.preset)
             features = task.features(item)
             features.duration_seconds, features.facts = media.duration_seconds, media.facts
-            yield from packer.add(features, media, text)
-        yield from packer.flush()
+            features.language = loaded.language(item, text) or ""
+            yield from map(classified, packer.add(features, media, text))
+        yield from map(classified, packer.flush())
 
 
 def _told_by_the_file(item: Item, media: DecodedMedia, preset: Preset) -> tuple[Item, str]:

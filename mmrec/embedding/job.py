@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ from mmrec.embedding.tasks import (
 from mmrec.embedding.writing import Writer
 from mmrec.errors import MMRecError
 from mmrec.store import FeatureStore, StoredKeys
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[EmbedReport], None]
 
@@ -192,5 +195,10 @@ class _Job:
                 settled = keep_what_is_lost(features, self.policy)
                 writer.put(settled)
                 report.count(settled, accept_missing=self.policy.accept_missing)
+                if "text" in settled.tokens and not loaded.reads(settled.language or None):
+                    report.unread_languages[settled.language] += 1
                 report.seconds = time.perf_counter() - self.start
                 self.progress(report)
+        if report.unread_languages:
+            languages = ", ".join(f"{name} {count}" for name, count in report.unread_languages.most_common())
+            logger.warning("the text encoder does not know the languages of some texts: %s", languages)

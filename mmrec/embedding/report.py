@@ -20,8 +20,9 @@ class EmbedReport:
     no longer has. `problem` is why the job is no success: so many are `failed` or `lost` that more than single items
     must be at fault.
 
-    `reasons` counts why modalities are missing or incomplete. `media_seconds` is how long the embedded video and sound
-    last. `stage_seconds`: `start` is what passed until the encoders were loaded; `decode` is summed over the `workers`,
+    `unread_languages` counts the texts in languages that the text encoder does not know. `reasons` counts why
+    modalities are missing or incomplete. `media_seconds` is how long the embedded video and sound last.
+    `stage_seconds`: `start` is what passed until the encoders were loaded; `decode` is summed over the `workers`,
     `visual`, `audio` and `text` (encoding) over the `encoder_threads`; `write` and `wait` (for decoding) are those of
     one thread each. All stages but `start` run side by side.
 
@@ -47,6 +48,7 @@ class EmbedReport:
     not_in_catalog: int = 0
     problem: str = ""
     reasons: Counter[str] = field(default_factory=Counter)
+    unread_languages: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     media_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(

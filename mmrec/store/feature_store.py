@@ -339,9 +339,11 @@ class FeatureStore:
         statuses: Counter[str] = Counter()
         reasons: dict[str, Counter[str]] = {modality: Counter() for modality in MODALITIES}
         used: Counter[tuple[str, str]] = Counter()
+        languages: Counter[str] = Counter()
         columns = [f"{modality}_{name}" for modality in MODALITIES for name in ("reason", "fingerprint")]
-        for batch in self.scan(["status", *columns]):
+        for batch in self.scan(["status", "text_language", *columns]):
             statuses.update(batch.column("status").to_pylist())
+            languages.update(filter(None, batch.column("text_language").to_pylist()))
             for modality in MODALITIES:
                 reasons[modality].update(r for r in batch.column(f"{modality}_reason").to_pylist() if r is not None)
                 prints = batch.column(f"{modality}_fingerprint").to_pylist()
@@ -358,6 +360,7 @@ class FeatureStore:
             statuses={status: statuses[status] for status in Status},
             reasons={modality: dict(counts) for modality, counts in reasons.items() if counts},
             encoders=encoders,
+            languages=dict(languages.most_common()),
             bytes_on_disk=size,
         )
 

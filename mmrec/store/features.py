@@ -74,6 +74,9 @@ class StoredRow:
 class Features:
     """One item with its tokens. A modality without tokens has a problem; one with both was read in part, or is stale.
 
+    `classes` are what its pictures show, by the classes of the network that embedded them, with their probabilities,
+    best first; `language` is that of its text, by the catalog or by the words themselves, as an ISO 639 code.
+
     `keys` are hashes of what the tokens were made from, `media_hash` is that of the media file's content. `kept` names
     the modalities that a write leaves as the store has them: those of `stored`.
 
@@ -91,6 +94,8 @@ class Features:
     fingerprints: dict[Modality, str] = field(default_factory=dict)
     duration_seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
+    classes: list[tuple[str, float]] = field(default_factory=list)
+    language: str = ""
     keys: dict[Modality, str] = field(default_factory=dict)
     stale_since: dict[Modality, datetime] = field(default_factory=dict)
     catalog_key: str = ""

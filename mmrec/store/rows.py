@@ -5,7 +5,8 @@ Columns, for each modality `m` of visual, audio and text:
     media, media_hash (of the file's content), media_state (hash of its path, size and time of change),
     duration_seconds, facts (JSON),
     m_tokens (T lists of D floats), m_starts, m_ends (seconds), m_fingerprint, m_key (hash of what the tokens were made
-    from), m_reason, m_detail, m_stale_since (when the tokens of another day were first kept; null where they are not)
+    from), m_reason, m_detail, m_stale_since (when the tokens of another day were first kept; null where they are not),
+    visual_classes, visual_class_scores (what pictures show, best first), text_language (ISO 639)
 """
 
 from __future__ import annotations
@@ -57,10 +58,14 @@ SCHEMA = pa.schema(
                 ("stale_since", pa.timestamp("us", "UTC")),
             ]
         ),
+        pa.field("visual_classes", pa.list_(pa.string())),
+        pa.field("visual_class_scores", pa.list_(pa.float32())),
+        pa.field("text_language", pa.string()),
     ]
 )
 ADDED_COLUMNS = frozenset(
-    {"media_hash", "media_state", *(f"{m}_{name}" for m in MODALITIES for name in ("key", "stale_since"))}
+    {"media_hash", "media_state", "visual_classes", "visual_class_scores", "text_language"}
+    | {f"{m}_{name}" for m in MODALITIES for name in ("key", "stale_since")}
 )
 """Those that stores of earlier versions lack; null there, so that everything is embedded anew."""
 _MARKS = ("reason", "detail", "stale_since")
@@ -90,6 +95,9 @@ def to_table(rows: Sequence[Features], columns: Sequence[str] = SCHEMA.names) ->
         "facts": [json.dumps(row.facts, ensure_ascii=False) for row in rows],
         "media_hash": [row.media_hash for row in rows],
         "media_state": [row.media_state for row in rows],
+        "visual_classes": [[name for name, _ in row.classes] for row in rows],
+        "visual_class_scores": [[score for _, score in row.classes] for row in rows],
+        "text_language": [row.language for row in rows],
     }
     for modality in MODALITIES:
         tokens = [row.tokens.get(modality) for row in rows]
@@ -177,6 +185,8 @@ def to_features(row: Mapping[str, pa.Scalar]) -> Features:
         catalog_key=row["catalog_key"].as_py(),
         media_hash=row["media_hash"].as_py() or "",
         media_state=row["media_state"].as_py() or "",
+        classes=list(zip(row["visual_classes"].as_py() or (), row["visual_class_scores"].as_py() or (), strict=True)),
+        language=row["text_language"].as_py() or "",
     )
     for modality in MODALITIES:
         if row[f"{modality}_tokens"].is_valid:

@@ -11,7 +11,8 @@ from mmrec.store.notebook import html_table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """What a store holds: items by status, reasons by modality, the encoders in use with their numbers of items.
+    """What a store holds: items by status, reasons by modality, the encoders in use with their numbers of
+    items, and the languages of texts, the most frequent first.
 
     >>> import mmrec
     >>> status = mmrec.FeatureStore("store").status()
@@ -25,6 +26,7 @@ class StoreStatus:
     statuses: dict[str, int]
     reasons: dict[str, dict[str, int]]
     encoders: list[dict[str, Any]]
+    languages: dict[str, int]
     bytes_on_disk: int
 
     def __repr__(self) -> str:
@@ -43,6 +45,8 @@ class StoreStatus:
             yield encoder["modality"], f"{encoder['name']}, {encoder['dim']} wide, {encoder['items']} items"
         for modality, counts in self.reasons.items():
             yield from ((f"{modality}: {reason}", count) for reason, count in counts.items())
+        if self.languages:
+            yield "languages", ", ".join(f"{name} {count}" for name, count in self.languages.items())
         yield "on disk", self._size
 
     @property

@@ -143,7 +143,7 @@ def test_an_error_of_the_store_ends_the_job(words: Path, monkeypatch: pytest.Mon
 
     write_catalog(words / "catalog.csv", word_rows(400))
     monkeypatch.setattr(mmrec.embedding.writing, "ROWS_PER_COMMIT", 8)
-    monkeypatch.setattr(mmrec.embedding.job, "ROWS_WAITING_TO_BE_WRITTEN", 16)
+    monkeypatch.setattr(mmrec.embedding.writing, "ROWS_WAITING_TO_BE_WRITTEN", 16)
     monkeypatch.setattr(FeatureStore, "write", fail)
     seen: list[int] = []
     with pytest.raises(StoreError, match="no space left"):

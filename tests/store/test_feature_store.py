@@ -58,6 +58,8 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
         catalog_key=KEY[::-1],
         media_hash=KEY,
         media_state=KEY[::-1],
+        classes=[("狗 dog", 0.75), ("park bench", 0.125)],
+        language="zh",
     )
     store = filled(tmp_path / "store", [row])
     (found,) = store.features()

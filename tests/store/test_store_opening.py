@@ -49,6 +49,7 @@ def test_a_store_of_an_earlier_version_opens_and_is_to_be_embedded_anew(store: F
     import lancedb
 
     table = lancedb.connect(store.folder).open_table("items")
+    table.drop_columns(["visual_classes", "visual_class_scores", "text_language"])
     table.drop_columns(["media_hash", "media_state", *(f"{m}_{n}" for m in DIMS for n in ("key", "stale_since"))])
     table.add_columns({"content_key": "'00'"})
     opened = FeatureStore(store.folder)
