@@ -30,7 +30,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     _say(f"1. writing a sample catalog of short clips, and what simulated users watched, to {folder / 'catalog'}")
     catalog = make_sample_catalog(folder / "catalog")
     _say("2. embedding it: pictures, sound and words, with the preset that needs no download")
-    report = run_embed(catalog, folder / "store", preset="light")
+    report = run_embed(catalog, folder / "store", preset="light", replace=True)
     _say("3. fitting a recommender to what the users watched, but for the last item of each")
     model = _fit(folder)
     print_report(report, folder / "store")
