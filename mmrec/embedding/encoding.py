@@ -26,15 +26,15 @@ def encoded(
 ) -> Generator[Features, None, None]:
     """Encode what was decoded, in full batches across items; yields each item as it is finished.
 
-        >>>     from mmrec.catalog import Item
-        >>> from mmrec.embedding import EmbedReport, Task, encoded, load_preset, load_preset_encoders
-        >>> from mmrec.media import DecodedMedia
-        >>> encoders = load_preset_encoders(load_preset("preset.yaml"), device="cpu")
-        >>> tasks = [Task(Item(item_id=name), name) for name in ("rain", "wind")]
-        >>> for features in encoded(((task, DecodedMedia()) for task in tasks), encoders, None, EmbedReport()):
-        ...     print(features.item.item_id, features.tokens["text"])
-        rain Tokens(1 x 1024)
-        wind Tokens(1 x 1024)
+    >>>     from mmrec.catalog import Item
+    >>> from mmrec.embedding import EmbedReport, Task, encoded, load_preset, load_preset_encoders
+    >>> from mmrec.media import DecodedMedia
+    >>> encoders = load_preset_encoders(load_preset("preset.yaml"), device="cpu")
+    >>> tasks = [Task(Item(item_id=name), name) for name in ("rain", "wind")]
+    >>> for features in encoded(((task, DecodedMedia()) for task in tasks), encoders, None, EmbedReport()):
+    ...     print(features.item.item_id, features.tokens["text"])
+    rain Tokens(1 x 1024)
+    wind Tokens(1 x 1024)
     """
     top_classes: Any = getattr(loaded.encoders.get("visual"), "top_classes", None)
 

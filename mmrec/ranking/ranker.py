@@ -9,7 +9,8 @@
 
 The result is that of sorting all scores computed in float64, equal scores by ascending item row. Most items are pruned
 in a faster type, by a bound that prunes none wrongly (see `mmrec/ranking/pruning.py`); where that leaves too many, the
-user is ranked in the next wider type, at last in float64 altogether. Memory is bounded by a batch of users, not by
+user is ranked in the next wider type, at last in float64 altogether; few products are done at once (see
+`mmrec/ranking/direct.py`). Memory is bounded by a batch of users, not by
 users times items. Places that no item is left for hold row -1 and score -inf.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import RankingError
+from mmrec.ranking.direct import rank_directly
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -33,6 +35,7 @@ Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 ITEMS_AT_ONCE = 65_536
+PRODUCTS_DONE_DIRECTLY = 2**22  # of numbers: on a processor, a millisecond
 USERS_AT_ONCE = {"cpu": 256, "cuda": 4096}
 MAXIMA_AT_ONCE = {"cpu": 2**26, "cuda": 2**28}
 
@@ -74,6 +77,7 @@ class Ranker:
         self.vectors_IE = np.zeros((-(-self.num_items // LARGEST_GROUP) * LARGEST_GROUP, width), np.float32)
         self.vectors_IE[: self.num_items, :-1], self.vectors_IE[: self.num_items, -1] = vectors_ID, bias_I
         self.device = device
+        self._largest_E = np.abs(self.vectors_IE).max(0, initial=0)
         self._passes: dict[torch.dtype, PruningPass] = {}
 
     def __repr__(self) -> str:
@@ -171,6 +175,10 @@ class Ranker:
     def _rank_block(
         self, users_UE: Floats, k: int, exclude_UI: sp.csr_array | None, disallowed_I: NDArray[np.bool_]
     ) -> tuple[Rows, Floats]:
+        is_little = self.device == "cpu" and len(users_UE) * self.vectors_IE.size <= PRODUCTS_DONE_DIRECTLY
+        directly = self._rank_directly(users_UE, k, exclude_UI, disallowed_I) if is_little else None
+        if directly is not None:
+            return directly
         import torch
 
         from mmrec.ranking.pruning import Exclusions
@@ -188,6 +196,20 @@ class Ranker:
                 break
         for user in left_N.tolist():
             rows_UK[user], scores_UK[user] = self._rank_in_float64(users_UE[user], user, k, exclude_UI, disallowed_I)
+        return rows_UK, scores_UK
+
+    def _rank_directly(
+        self, users_UE: Floats, k: int, exclude_UI: sp.csr_array | None, disallowed_I: NDArray[np.bool_]
+    ) -> tuple[Rows, Floats] | None:
+        rows_UK, scores_UK = np.empty((len(users_UE), k), np.int64), np.empty((len(users_UE), k), np.float32)
+        excluded_N = np.zeros(0, np.int64)
+        for user, user_E in enumerate(users_UE):
+            if exclude_UI is not None:
+                excluded_N = exclude_UI.indices[exclude_UI.indptr[user] : exclude_UI.indptr[user + 1]]
+            best = rank_directly(self.vectors_IE, self._largest_E, user_E, k, (disallowed_I, excluded_N))
+            if best is None:
+                return None
+            rows_UK[user], scores_UK[user] = best
         return rows_UK, scores_UK
 
     def _each_pass(self) -> Iterator[PruningPass]:

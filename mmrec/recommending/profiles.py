@@ -193,8 +193,8 @@ class UserProfiles:
         users, items = [places[histories.users_N]], [histories.items_N]
         for place, state in states.items():
             vectors_UD[place] = state.vector
-            users.append(np.full(len(state.seen_rows), place))
             items.append(np.array(state.seen_rows, np.int64))
+            users.append(np.full(len(items[-1]), place))
         users_N, items_N = np.concatenate(users), np.concatenate(items)
         order_N = np.argsort(users_N, kind="stable")
         counts_U = np.bincount(users_N, minlength=count)

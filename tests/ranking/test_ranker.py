@@ -25,10 +25,11 @@ def reference(users_UD, vectors_ID, bias_I, k, exclude_UI=None, allowed_I=None):
     return np.where(np.isneginf(scores_UK), -1, rows_UK), scores_UK
 
 
-@pytest.fixture(params=["bfloat16", "float32"])
+@pytest.fixture(params=["bfloat16", "float32", "direct"])
 def fast_type(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on machines that multiply bfloat16 natively, and as on those that do not."""
-    types = {"bfloat16": (torch.bfloat16, torch.float32), "float32": (torch.float32,)}[request.param]
+    """As on machines that multiply bfloat16 natively, as on those that do not, and as where there is little to do."""
+    monkeypatch.setattr(module, "PRODUCTS_DONE_DIRECTLY", 2**40 if request.param == "direct" else 0)
+    types = {"bfloat16": (torch.bfloat16, torch.float32)}.get(request.param, (torch.float32,))
     monkeypatch.setattr(pruning, "fast_types", lambda device: types)
 
 
