@@ -60,9 +60,10 @@ def main() -> None:
     items, users, interactions = 100_000 // part, 100_000 // part, 1_000_000 // part
     with nullcontext(arguments.folder) if arguments.folder else tempfile.TemporaryDirectory() as folder:
         write_tokens(Path(folder), items)
-        fits = [
-            fit_apart(Path(folder), items, number, users, interactions) for number in (items, TIMES_AS_MANY * items)
-        ]
+        fits = []
+        for number in (items, TIMES_AS_MANY * items):
+            fits.append(fit_apart(Path(folder), items, number, users, interactions))
+            print(json.dumps(fits[-1]), file=sys.stderr, flush=True)
         serving = [*measure_users(Path(folder), items), measure_filter(200_000 // part)]
     print_table("One epoch of a fit", fits)
     figures = [*bars_of(*fits), *serving]
