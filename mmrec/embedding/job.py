@@ -152,6 +152,7 @@ class _Job:
             self.progress(report)
             if first is not None:
                 self._embed(chain([first], tasks), store, writer, report)
+        self.encoders.remember()
         reading.check()
         report.not_in_catalog = keys.num_leaving(item.item_id for item in self.manifest.items())
         if self.max_pruned is not None:

@@ -52,16 +52,18 @@ class LazyEncoders:
 
     def load(self) -> PresetEncoders:
         """Raises `EncodersChanged` where they are not those that were recalled."""
-        fingerprints = dict(self._loaded.fingerprints)
-        if self._setting is not None:
-            with suppress(OSError):  # it is only slower without
-                beside = self._path.with_suffix(".new")
-                beside.write_text(json.dumps({self._setting: fingerprints}), encoding="utf-8")
-                beside.replace(self._path)
         recalled, self._recalled = self._recalled, None
-        if recalled is not None and recalled != fingerprints:
+        if recalled is not None and recalled != dict(self._loaded.fingerprints):
             raise EncodersChanged
         return self._loaded
+
+    def remember(self) -> None:
+        """Let the next job recall the fingerprints."""
+        if self._setting is not None and self._recalled is None:
+            with suppress(OSError):  # it is only slower without
+                beside = self._path.with_suffix(".new")
+                beside.write_text(json.dumps({self._setting: dict(self.fingerprints)}), encoding="utf-8")
+                beside.replace(self._path)
 
     @cached_property
     def _loaded(self) -> PresetEncoders:

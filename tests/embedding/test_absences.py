@@ -214,6 +214,13 @@ def test_a_job_with_nothing_to_do_loads_no_encoder(words: Path, monkeypatch: pyt
         run(words)
 
 
+def test_fingerprints_are_remembered_where_there_was_nothing_to_do(words: Path) -> None:
+    run(words)
+    (words / "store" / "encoders.json").unlink()
+    assert run(words).skipped == 40
+    assert FeatureStore(words / "store").fingerprints()["text"] in (words / "store" / "encoders.json").read_text()
+
+
 def test_fingerprints_that_are_recalled_wrongly_are_found_out(words: Path) -> None:
     run(words)
     memory = words / "store" / "encoders.json"
