@@ -332,8 +332,8 @@ class FeatureStore:
         if len(fingerprints) > 1:
             raise StoreError(
                 f"store {self.folder} holds {modality} tokens of {len(fingerprints)} encoders, which cannot be "
-                "compared: run `mmrec embed --replace` over the whole catalog again (with --prune if items left it, and "
-                "--accept-missing if files did)"
+                "compared: run `mmrec embed --replace` over the whole catalog again (with --prune if items left it, "
+                "and --accept-missing if files did)"
             )
 
     def status(self) -> StoreStatus:
