@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmrec.store.notebook import html_table
@@ -26,7 +26,7 @@ class StoreStatus:
     statuses: dict[str, int]
     reasons: dict[str, dict[str, int]]
     encoders: list[dict[str, Any]]
-    languages: dict[str, int]
+    languages: dict[str, int] = field(default_factory=dict)
     bytes_on_disk: int
 
     def __repr__(self) -> str:
