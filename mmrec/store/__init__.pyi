@@ -11,6 +11,11 @@ from .importing import import_features as import_features
 from .keys import HASH_CHARACTERS as HASH_CHARACTERS
 from .keys import StoredKeys as StoredKeys
 from .rows import token_matrix as token_matrix
+from .search_columns import SearchColumn as SearchColumn
+from .search_columns import SearchColumns as SearchColumns
+from .searching import SearchMoments as SearchMoments
+from .searching import SearchTables as SearchTables
+from .searching import text_literal as text_literal
 from .notebook import html_table as html_table
 from .runs import Run as Run
 from .tables import Version as Version

@@ -161,6 +161,12 @@ class FeatureStore:
         """What ran on this folder, the newest first."""
         return RunLog(self._tables).all()
 
+    @property
+    def version(self) -> int:
+        """The number of the state that the rows are in; every write makes a new one."""
+        with self._tables.errors():
+            return int(self._items.version)
+
     def versions(self) -> list[Version]:
         """The states of this set that are still kept, the newest first; `tag` is the run that started from one.
 

@@ -92,6 +92,23 @@ class Tables:
                 self._migrate(table, schema, added)
             return table
 
+    def has(self, name: str) -> bool:
+        return has_table(self.folder, name)
+
+    def existing(self, name: str) -> Any:
+        return self._database.open_table(name)
+
+    def derived(self, name: str, schema: pa.Schema) -> Any:
+        """A table that can be made again from others: one of another schema gives way to an empty one."""
+        if not self.has(name):
+            shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+        elif (table := self.existing(name)).schema.equals(schema):
+            return table
+        return self._database.create_table(name, schema=schema, mode="overwrite")
+
+    def drop(self, name: str) -> None:
+        self._database.drop_table(name, ignore_missing=True)
+
     def _migrate(self, table: Any, schema: pa.Schema, added: Collection[str]) -> None:
         missing = [field for field in schema if field.name not in table.schema.names]
         if any(field.name not in added for field in missing):

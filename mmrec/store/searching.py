@@ -1,0 +1,329 @@
+"""What LanceDB searches: beside the items, a table of words and one of vectors for each modality.
+
+Their columns: what filters ask for; `words` (title, description, tags), with a full-text index whose tokenizer finds the
+words of Chinese, Japanese and Thai as well; `vector` (the mean of the tokens) and `tokens`, both L2-normalised, the
+`starts` and `ends` of these in seconds; `state`, a hash of what the row was made from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmrec.errors import StoreError
+from mmrec.store.feature_store import FeatureStore
+from mmrec.store.features import MODALITIES, Modality
+from mmrec.store.rows import token_matrix
+from mmrec.store.search_columns import READ, SearchColumns, digest
+from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions
+
+ROWS_AT_ONCE = 1024
+INDEXED_ROWS = 20_000
+"""From so many rows on vectors have an index; below, every search is exact."""
+EXACT_ROWS = 10_000
+"""A filter that leaves no more rows than these is searched without the index, exactly."""
+NUM_PROBES, REFINE_FACTOR = 64, 20
+WORDS = "words"
+_MADE_FROM = ("key", "fingerprint", "reason", "stale_since")
+
+Hits = list[tuple[str, float]]
+"""Item ids with their scores, the best first; equal scores in the order of the ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchMoments:
+    """The tokens of an item `(T, D)`, L2-normalised, and their spans `(T, 2)` in seconds."""
+
+    vectors_TD: NDArray[np.float32]
+    spans_T2: NDArray[np.float64]
+
+
+class SearchTables:
+    """The tables of a store that are searched; `refresh` makes them, and brings them up to date.
+
+    >>> import mmrec
+    >>> from mmrec.store import SearchTables
+    >>> tables = SearchTables(mmrec.FeatureStore("store"))
+    >>> tables.is_missing, tables.refresh(), tables.is_missing
+    (True, 64, False)
+    >>> tables.refresh()
+    0
+    >>> [item_id for item_id, score in tables.matching("piano", limit=2)]
+    ['piano-0', 'piano-1']
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self._prefix = f"search.{store.encoder_set}." if store.encoder_set else "search."
+        self._tables = Tables(store.folder)
+        self._path = store.folder / f"{self._prefix}json"
+        self._open: dict[str, Any] = {}
+
+    # --- what they are made from --------------------------------------------------------------------------------------
+
+    @property
+    def is_missing(self) -> bool:
+        return not self._state
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the store was written after they were; only a refresh can tell if that concerns them."""
+        return self._state.get("version") != self.store.version
+
+    @property
+    def columns(self) -> SearchColumns:
+        return SearchColumns(self._state["columns"])
+
+    @property
+    def fingerprints(self) -> dict[Modality, str]:
+        """The encoders of the tokens that can be searched."""
+        return cast("dict[Modality, str]", self._state["fingerprints"])
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def refresh(self) -> int:
+        """Make them what the store is now; returns how many of their rows were written or deleted.
+
+        Rows whose content is what it was stay as they are; those of imported features, which have no key to tell by,
+        are written again wherever the store has changed. Raises `StoreError` where tokens of several encoders lie
+        mixed, and while another process writes.
+        """
+        with self._tables.lock(), self._tables.errors():
+            version, fingerprints = self.store.version, self.store.fingerprints()
+            if version == self._state.get("version"):
+                return 0
+            keys = [f"{modality}_{name}" for modality in MODALITIES for name in _MADE_FROM]
+            rows = {row["item_id"]: row for row in self.store.to_arrow([*READ, *keys]).to_pylist()}
+            metadata = {item_id: json.loads(row["metadata"] or "{}") for item_id, row in rows.items()}
+            columns = SearchColumns.of(list(metadata.values()))
+            values = {item_id: columns.values(row, metadata[item_id]) for item_id, row in rows.items()}
+            written = self._refresh_words(columns, values)
+            for modality in MODALITIES:
+                of_modality = {item_id: row for item_id, row in rows.items() if row[f"{modality}_fingerprint"]}
+                if modality in fingerprints or self._tables.has(self._prefix + modality):
+                    written += self._refresh_vectors(modality, columns, of_modality, values)
+            state = {"version": version, "columns": columns.own, "fingerprints": fingerprints}
+            beside = self._path.with_suffix(".new")
+            beside.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+            beside.replace(self._path)
+            self._open.clear()
+            return written
+
+    def _refresh_words(self, columns: SearchColumns, values: Mapping[str, Mapping[str, Any]]) -> int:
+        from lancedb.index import FTS
+
+        schema = pa.schema([pa.field("state", pa.string()), *columns.fields, pa.field(WORDS, pa.string())])
+        table = self._tables.derived(self._prefix + WORDS, schema)
+        states = {item_id: digest(*row.values()) for item_id, row in values.items()}
+        changed, deleted = _changed(table, states)
+        for ids in _blocks(changed):
+            made = [{**values[i], "state": states[i], WORDS: _words(values[i])} for i in ids]
+            _put(table, pa.Table.from_pylist(made, schema=schema))
+        if (changed or deleted) and table.count_rows():
+            if not table.list_indices():
+                table.create_index(WORDS, config=FTS(base_tokenizer="icu", stem=False, remove_stop_words=False))
+            drop_old_versions(table, LONGEST_READ)
+        return len(changed) + deleted
+
+    def _refresh_vectors(
+        self,
+        modality: Modality,
+        columns: SearchColumns,
+        rows: Mapping[str, Mapping[str, Any]],
+        values: Mapping[str, Mapping[str, Any]],
+    ) -> int:
+        name, parts = self._prefix + modality, [f"{modality}_{part}" for part in ("tokens", "starts", "ends")]
+        dims = {e.fingerprint: e.dim for e in self.store.encoders() if e.modality == modality}
+        if not rows:
+            self._tables.drop(name)
+            return 0
+        schema = _vector_schema(columns, dims[next(iter(rows.values()))[f"{modality}_fingerprint"]])
+        table = self._tables.derived(name, schema)
+        states = {
+            item_id: digest(*values[item_id].values(), *(row[f"{modality}_{part}"] for part in _MADE_FROM))
+            if row[f"{modality}_key"]
+            else ""
+            for item_id, row in rows.items()
+        }
+        changed, deleted = _changed(table, states)
+        wanted = None if len(changed) == len(self.store) else changed
+        for batch in self.store.scan(["item_id", *parts], wanted) if changed else ():
+            present = batch.filter(batch.column(parts[0]).is_valid())
+            made = _vectors(present, parts, values, states, schema)
+            if made.num_rows:
+                _put(table, made)
+        if changed or deleted:
+            self._index_vectors(table)
+            drop_old_versions(table, LONGEST_READ)
+        return len(changed) + deleted
+
+    def _index_vectors(self, table: Any) -> None:
+        """Make the indices that many rows want; `optimize` keeps them."""
+        if table.count_rows() >= INDEXED_ROWS and not table.list_indices():
+            for column in ("vector", "tokens"):
+                table.create_index(metric="cosine", vector_column_name=column, index_type="IVF_PQ")
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def nearest(
+        self,
+        modality: Modality,
+        vectors_TD: NDArray[np.float32],
+        *,
+        column: Literal["vector", "tokens"],
+        where: str = "",
+        limit: int,
+    ) -> Hits:
+        """The items nearest to vectors by cosine, among those that the filter `where` (SQL) leaves.
+
+        Of `tokens`, each vector takes the nearest one of an item (MaxSim), and the score is the mean over the vectors.
+        """
+        table, num_vectors = self._table(modality), len(vectors_TD)
+        with self._tables.errors():
+            query = table.search(vectors_TD[0] if num_vectors == 1 else vectors_TD, vector_column_name=column)
+            query = query.distance_type("cosine").limit(limit).select(["item_id", "_distance"])
+            if where:
+                query = query.where(where, prefilter=True)
+            if table.list_indices():
+                few = where and table.count_rows(where) <= EXACT_ROWS
+                query = query.bypass_vector_index() if few else query.nprobes(NUM_PROBES).refine_factor(REFINE_FACTOR)
+            found = query.to_arrow()
+        scores = (num_vectors - found["_distance"].to_numpy()) / num_vectors
+        return _sorted(found["item_id"].to_pylist(), scores)
+
+    def matching(self, words: str, *, without: Sequence[str] = (), where: str = "", limit: int) -> Hits:
+        """The items whose title, description or tags have any of these words, by BM25.
+
+        Those that have all words of a text in `without` are left out.
+        """
+        from lancedb.query import BooleanQuery, FullTextOperator, MatchQuery, Occur
+
+        asked = [(Occur.MUST, MatchQuery(words, WORDS))]
+        asked += [(Occur.MUST_NOT, MatchQuery(text, WORDS, operator=FullTextOperator.AND)) for text in without]
+        with self._tables.errors():
+            query = self._table(WORDS).search(BooleanQuery(asked), query_type="fts").limit(limit)
+            if where:
+                query = query.where(where, prefilter=True)
+            found = query.select(["item_id", "_score"]).to_arrow()
+        return _sorted(found["item_id"].to_pylist(), found["_score"].to_numpy())
+
+    def count(self, where: str) -> int:
+        with self._tables.errors():
+            return int(self._table(WORDS).count_rows(where))
+
+    def titles(self, item_ids: Collection[str]) -> dict[str, str]:
+        """Of those that are there."""
+        with self._tables.errors():
+            found = self._table(WORDS).search().where(_among(item_ids)).select(["item_id", "title"]).to_arrow()
+        return dict(zip(found["item_id"].to_pylist(), found["title"].to_pylist(), strict=True))
+
+    def moments(self, modality: Modality, item_ids: Collection[str]) -> dict[str, SearchMoments]:
+        """The tokens of items; those that have none are left out."""
+        if not item_ids:
+            return {}
+        parts = ["item_id", "tokens", "starts", "ends"]
+        with self._tables.errors():
+            found = self._table(modality).search().where(_among(item_ids)).select(parts).to_arrow().combine_chunks()
+        return {
+            row["item_id"].as_py(): SearchMoments(
+                np.array(row["tokens"].as_py(), np.float32),
+                np.column_stack([row["starts"].as_py(), row["ends"].as_py()]),
+            )
+            for row in ({name: found[name][place] for name in parts} for place in range(len(found)))
+        }
+
+    def _table(self, name: str) -> Any:
+        if name not in self._open:
+            with self._tables.errors():
+                self._open[name] = self._tables.existing(self._prefix + name)
+        return self._open[name]
+
+
+def text_literal(value: str) -> str:
+    """A text as a literal of the engine's SQL, which knows no other escape than the doubled quote."""
+    if "\0" in value:
+        raise StoreError(f"{value!r} holds a zero byte, which no text of a store does")
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _among(item_ids: Collection[str]) -> str:
+    return f"item_id IN ({', '.join(map(text_literal, item_ids))})"
+
+
+def _sorted(item_ids: Sequence[str], scores: NDArray[Any]) -> Hits:
+    hits = zip(item_ids, map(float, scores), strict=True)
+    return sorted(hits, key=lambda hit: (-hit[1], hit[0]))
+
+
+def _vector_schema(columns: SearchColumns, dim: int) -> pa.Schema:
+    vector = pa.list_(pa.float32(), dim)
+    seconds = pa.list_(pa.float64())
+    own = {"vector": vector, "tokens": pa.list_(vector), "starts": seconds, "ends": seconds}
+    return pa.schema([pa.field("state", pa.string()), *columns.fields, *(pa.field(*pair) for pair in own.items())])
+
+
+def _changed(table: Any, states: Mapping[str, str]) -> tuple[list[str], int]:
+    """The items whose rows are to be written; how many rows were deleted, as their items left."""
+    rows = table.search().select(["item_id", "state"]).to_arrow()
+    stored = dict(zip(rows["item_id"].to_pylist(), rows["state"].to_pylist(), strict=True))
+    left = [item_id for item_id in stored if item_id not in states]
+    for ids in _blocks(left):
+        table.delete(_among(ids))
+    return [item_id for item_id, state in states.items() if not state or stored.get(item_id) != state], len(left)
+
+
+def _blocks(item_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (item_ids[start : start + ROWS_AT_ONCE] for start in range(0, len(item_ids), ROWS_AT_ONCE))
+
+
+def _put(table: Any, rows: pa.Table) -> None:
+    if table.count_rows():
+        table.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+    else:
+        table.add(rows)
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return "\n".join(filter(None, [values["title"], values["description"], ", ".join(values["tags"] or ())]))
+
+
+def _vectors(
+    batch: pa.RecordBatch,
+    parts: Sequence[str],
+    values: Mapping[str, Mapping[str, Any]],
+    states: Mapping[str, str],
+    schema: pa.Schema,
+) -> pa.Table:
+    """The rows of a table of vectors; tokens that point nowhere are left out, as no cosine is near them."""
+    made = []
+    for place, item_id in enumerate(batch.column("item_id").to_pylist()):
+        tokens, starts, ends = (batch.column(part)[place] for part in parts)
+        _, tokens_TD = token_matrix(pa.array([tokens], batch.schema.field(parts[0]).type))
+        norms_T = np.linalg.norm(tokens_TD, axis=1)
+        there_T = norms_T > 0
+        unit_TD = (tokens_TD[there_T] / norms_T[there_T, None]).astype(np.float32)
+        mean_D = unit_TD.sum(axis=0)
+        if not (length := np.linalg.norm(mean_D)):
+            continue
+        made.append(
+            {
+                **values[item_id],
+                "state": states[item_id],
+                "vector": mean_D / length,
+                "tokens": list(unit_TD),
+                "starts": np.array(starts.as_py())[there_T],
+                "ends": np.array(ends.as_py())[there_T],
+            }
+        )
+    return pa.Table.from_pylist(made, schema=schema)
