@@ -8,9 +8,11 @@ from .errors import (
     ModelError as ModelError,
     Problem as Problem,
     Reason as Reason,
+    SearchError as SearchError,
     StoreError as StoreError,
 )
 from .recommending import Recommender as Recommender, RecommenderConfig as RecommenderConfig, tune as tune
+from .searching import Query as Query, Searcher as Searcher, search as search
 from .store import (
     Features as Features,
     FeatureStore as FeatureStore,

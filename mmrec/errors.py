@@ -6,6 +6,7 @@ MMRecError
 ├── StoreError          the feature store is missing, damaged, in use, or cannot be written
 ├── ModelError          a recommender cannot be fitted, read, or asked what it was asked
 │   └── FitInterrupted  a fit was asked to stop before its end
+├── SearchError         a search cannot be understood, or cannot be answered by this store
 ├── InteractionError    interactions cannot be read, or do not fit the catalog
 ├── BaselineError  interactions or settings that a baseline cannot use
 ├── RankingError        vectors, exclusions or candidates do not fit together
@@ -44,6 +45,10 @@ class StoreError(MMRecError):
 
 class ModelError(MMRecError):
     """A recommender cannot be fitted, read, or asked what it was asked."""
+
+
+class SearchError(MMRecError):
+    """A search that cannot be understood, or that this store cannot answer."""
 
 
 class InteractionError(MMRecError):

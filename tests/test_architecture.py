@@ -21,6 +21,7 @@ ROOMS = (
     "adapting",
     "evaluation",
     "ranking",
+    "searching",
     "embedding",
     "store",
     "media",
@@ -59,8 +60,10 @@ HEAVY = (
 )
 PUBLIC = {
     "Catalog", "CatalogError", "EmbedReport", "EncoderError", "FeatureStore", "Features", "Item", "MMRecError",
-    "ModelError", "Preset", "Problem", "Reason", "Recommender", "RecommenderConfig", "Status", "StoreError", "Tokens",
-    "__version__", "adapt", "embed", "import_features", "load_preset", "read_catalog", "tune",
+    "ModelError", "Preset", "Problem", "Query", "Reason", "Recommender", "RecommenderConfig", "SearchError",
+    "Searcher", "Status", "StoreError", "Tokens",
+    "__version__", "adapt", "embed", "import_features", "load_preset", "read_catalog", "search",
+    "tune",
 }  # fmt: skip
 MAX_LINES = 400
 

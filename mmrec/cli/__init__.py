@@ -19,6 +19,7 @@ from mmrec.cli.logs import logging_to
 from mmrec.cli.models import add_fit_command
 from mmrec.cli.output import escape_what_cannot_be_shown, fail
 from mmrec.cli.rankings import add_ranking_commands
+from mmrec.cli.searching import add_search_command
 from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tuning import add_tuning_commands
 from mmrec.cli.versions import add_version_commands
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add_fit_command(commands)
     add_evaluate_command(commands)
     add_ranking_commands(commands)
+    add_search_command(commands)
     add_version_commands(commands)
     add_explain_command(commands)
     add_tuning_commands(commands)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_json, add_keep, add_model, share
 from mmrec.cli.progress import progress_bar
+from mmrec.cli.searching import index_store
 from mmrec.errors import ModelError
 from mmrec.tables import read_lines
 
@@ -41,8 +42,11 @@ def add_ranking_commands(commands: Any) -> None:
     similar.add_argument("--k", type=int, default=10, help="(default: 10)")
     add_json(similar)
 
-    index = add_command(commands, "index", _index, "rank approximately from now on, for 100,000 items and more")
-    add_model(index)
+    index = add_command(commands, "index", _index, "make large models rank, or a store's items be found, fast")
+    what = index.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, metavar="DIR", help="a fitted model: rank approximately from now on")
+    what.add_argument("--store", type=Path, metavar="DIR", help="a feature store: bring what is searched up to date")
+    index.add_argument("--set", default="", metavar="NAME", help="the set of features in the store (default: the first)")
     index.add_argument("--recall", type=share, default=0.95, help="share of the best to find (default: 0.95)")
     index.add_argument("--k", type=int, default=20, help="length of the lists to measure by (default: 20)")
     add_keep(index)
@@ -131,6 +135,8 @@ def _similar(arguments: argparse.Namespace) -> int:
 
 
 def _index(arguments: argparse.Namespace) -> int:
+    if arguments.store is not None:
+        return index_store(arguments)
     from mmrec.recommending import Recommender, current_version, model_lock
 
     current_version(arguments.model)

@@ -8,6 +8,7 @@ from .preset_encoders import PresetEncoders as PresetEncoders
 from .preset_encoders import fetch as fetch
 from .preset_encoders import load_preset_encoders as load_preset_encoders
 from .preset_encoders import load_recorded as load_recorded
+from .query_files import embed_file as embed_file
 from .report import EmbedReport as EmbedReport
 from .presets import PRESETS as PRESETS
 from .presets import Preset as Preset

@@ -8,7 +8,7 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -100,6 +100,26 @@ def load_preset_encoders(
     }
     fingerprints = {modality: _fingerprint(encoder, inputs[modality]) for modality, encoder in encoders.items()}
     return PresetEncoders(preset, encoders, specs, frames, sound, fingerprints, resolve_device(device))
+
+
+def load_recorded_encoders(records: Collection[EncoderRecord]) -> PresetEncoders:
+    """The encoders of these records, of a modality each, with the sampling that a preset has where it names none.
+
+    Raises `EncoderError` as `load_recorded`.
+    """
+    encoders = {record.modality: load_recorded(record) for record in records}
+    options = {record.modality: dict(record.spec) for record in records}
+    specs = {modality: EncoderSpec(kind=kept.pop("kind"), options=kept) for modality, kept in options.items()}
+    preset = Preset(name="as recorded", **specs)
+    return PresetEncoders(
+        preset=preset,
+        encoders=encoders,
+        specs=specs,
+        frames=_frame_plan(preset, cast("VisualEncoder", encoders["visual"])) if "visual" in encoders else None,
+        sound=_sound_plan(preset, cast("AudioEncoder", encoders["audio"])) if "audio" in encoders else None,
+        fingerprints={record.modality: record.fingerprint for record in records},
+        device=resolve_device("auto"),
+    )
 
 
 def load_recorded(record: EncoderRecord) -> Encoder:

@@ -100,11 +100,12 @@ class Tables:
 
     def derived(self, name: str, schema: pa.Schema) -> Any:
         """A table that can be made again from others: one of another schema gives way to an empty one."""
-        if not self.has(name):
-            shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
-        elif (table := self.existing(name)).schema.equals(schema):
-            return table
-        return self._database.create_table(name, schema=schema, mode="overwrite")
+        if self.has(name):
+            table = self.existing(name)
+            if table.schema.equals(schema):
+                return table
+        shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+        return self._database.create_table(name, schema=schema)
 
     def drop(self, name: str) -> None:
         self._database.drop_table(name, ignore_missing=True)

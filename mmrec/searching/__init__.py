@@ -1,0 +1,8 @@
+"""Search: items and moments by words, by example, and by what the catalog says.
+
+`Query` is what is asked, `Searcher` answers on a store, and `search` does both at once.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,193 @@
+"""Search: a ranking for each part of a query in each modality and in full text, joined into one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec.errors import SearchError, StoreError
+from mmrec.searching.filters import to_sql
+from mmrec.searching.moments import Moment, best_moment
+from mmrec.searching.query import Query
+from mmrec.searching.vectors import Part, QueryVectors
+from mmrec.store import MODALITIES, FeatureStore, Modality, SearchTables
+
+logger = logging.getLogger(__name__)
+RANK_CONSTANT = 60
+"""Of reciprocal rank fusion: place r in a ranking of weight w is worth w / (60 + r). Cormack, Clarke and Büttcher,
+"Reciprocal rank fusion outperforms Condorcet and individual rank learning methods", SIGIR 2009."""
+DEPTH = 100
+"""How far each ranking is read, at least."""
+MOST_VECTORS = 16
+"""Of a part that has more, so many, evenly spread, find the items in which its moments are sought."""
+AWAY = 0.5
+"""How much of the mean of what is not wanted is taken from what is."""
+REFRESHED_ROWS = 10_000
+"""The tables of a store that has no more rows are brought up to date by the search itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """One of those that are joined: items, the best first, and the vectors that were asked for."""
+
+    name: str
+    item_ids: Sequence[str]
+    wanted_TD: NDArray[np.float32] | None = None
+
+
+class Searcher:
+    """Answers queries on a store; encoders, once loaded, stay for the next one.
+
+    Tables that are missing or out of date are made from a store of up to 10,000 items. For a larger one, `mmrec index
+    --store` makes them: without them a search raises `SearchError`, and warns where the store was written since.
+
+    >>> import mmrec
+    >>> searcher = mmrec.Searcher(mmrec.FeatureStore("store"))
+    >>> ids, scores = searcher.search(mmrec.Query(words=["quiet piano"], where="language = 'en'"), k=2)
+    >>> sorted(ids)
+    ['piano-1', 'piano-2']
+    >>> searcher.moments(mmrec.Query(items=["rain-0"]), k=1)[0].when
+    '00:00-00:01'
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.tables = SearchTables(store)
+        self._vectors = QueryVectors(self.tables)
+
+    def search(self, query: Query, *, k: int = 10, offset: int = 0) -> tuple[list[str], NDArray[np.float64]]:
+        """The ids of the best items after the first `offset`, at most `k`, and their scores by rank fusion.
+
+        Raises `SearchError` where the store cannot answer, and where the filter leaves nothing.
+        """
+        joined = _joined(query, self._rankings(query, _depth(k, offset), with_full_text=True))
+        kept = joined[offset : offset + k]
+        return [item_id for item_id, _ in kept], np.array([score for _, score in kept], np.float64)
+
+    def moments(self, query: Query, *, k: int = 10, offset: int = 0) -> list[Moment]:
+        """The best stretch of each of the best items, by pictures and sound alone."""
+        rankings = list(self._rankings(query, _depth(k, offset), with_full_text=False))
+        joined = _joined(query, rankings)[offset : offset + k]
+        item_ids = [item_id for item_id, _ in joined]
+        best: dict[str, tuple[float, Moment]] = {}
+        for ranking in rankings:
+            modality: Any = ranking.name
+            tokens = self.tables.moments(modality, [i for i in item_ids if i in set(ranking.item_ids)])
+            places = {item_id: place for place, item_id in enumerate(ranking.item_ids)}
+            for item_id, of_item in tokens.items():
+                assert ranking.wanted_TD is not None
+                moment = best_moment(item_id, modality, of_item, ranking.wanted_TD)
+                worth = query.weight(ranking.name) / (RANK_CONSTANT + places[item_id])
+                if moment is not None and (item_id not in best or worth > best[item_id][0]):
+                    best[item_id] = worth, moment
+        return [best[item_id][1] for item_id in item_ids if item_id in best]
+
+    def _rankings(self, query: Query, depth: int, *, with_full_text: bool) -> Iterator[_Ranking]:
+        self._make_ready()
+        where = to_sql(query.where, self.tables.columns) if query.where.strip() else ""
+        if where and not self.tables.count(where):
+            raise SearchError(f"no item has {query.where}: nothing can be found there")
+        modalities = self._modalities(query, [m for m in MODALITIES if with_full_text or m != "text"])
+        parts = list(self._vectors.parts(query, modalities))
+        unwanted = [self._vectors.words(text, modalities) for text in query.without]
+        full_text = with_full_text and query.words and (query.modalities is None or "text" in query.modalities)
+        if not full_text and not any(parts):
+            able = ", ".join(m for m in self._vectors.with_words() if with_full_text or m != "text") or "none of them"
+            raise SearchError(
+                f"words cannot be compared with {' or '.join(modalities)}: of what {self.tables.store.folder} has, "
+                f"{able} can; search by a file or an item instead"
+            )
+        left_out = set(query.items)
+        for part in parts:
+            for modality, vectors_TD in part.items():
+                wanted_TD = _away_from(vectors_TD, modality, unwanted)
+                by_mean = with_full_text and len(wanted_TD) > 1
+                step = -(-len(wanted_TD) // MOST_VECTORS)
+                hits = self.tables.nearest(
+                    modality,
+                    _mean(wanted_TD) if by_mean else wanted_TD[::step],
+                    column="vector" if by_mean else "tokens",
+                    where=where,
+                    limit=depth + len(left_out),
+                )
+                yield _Ranking(modality, [item_id for item_id, _ in hits if item_id not in left_out], wanted_TD)
+        for text in query.words if full_text else ():
+            hits = self.tables.matching(text, without=query.without, where=where, limit=depth + len(left_out))
+            yield _Ranking("words", [item_id for item_id, _ in hits if item_id not in left_out])
+
+    def _make_ready(self) -> None:
+        store = self.tables.store
+        if not self.tables.is_outdated:
+            return
+        named = f" --set {store.encoder_set}" if store.encoder_set else ""
+        command = f"`mmrec index --store {store.folder}{named}`"
+        is_missing = self.tables.is_missing
+        try:
+            if len(store) <= REFRESHED_ROWS:
+                self.tables.refresh()
+                return
+        except StoreError:  # it is being written, or may not be
+            if is_missing:
+                raise
+        if is_missing:
+            raise SearchError(f"store {store.folder} cannot be searched yet: run {command} once")
+        logger.warning("store %s was written since: run %s to find what is new", store.folder, command)
+
+    def _modalities(self, query: Query, usable: Sequence[Modality]) -> list[Modality]:
+        there = [modality for modality in usable if modality in self.tables.fingerprints]
+        asked = [modality for modality in query.modalities or there if modality in usable]
+        lacking = [modality for modality in asked if modality not in there]
+        if lacking:
+            raise SearchError(f"store {self.tables.store.folder} has no {' and no '.join(lacking)} tokens")
+        if not asked and "text" not in usable:
+            raise SearchError("moments are found in pictures and sound: ask for visual or audio, in a store that has them")
+        return asked
+
+
+def search(
+    store: FeatureStore, words: str = "", *, k: int = 10, offset: int = 0, **parts: Any
+) -> tuple[list[str], NDArray[np.float64]]:
+    """The items of a store that are nearest to words, or to the other parts of a `Query`, best first.
+
+    Returns the ids and their scores by rank fusion. For many queries, and for moments, make a `Searcher`.
+
+    >>> import mmrec
+    >>> ids, scores = mmrec.search(mmrec.FeatureStore("store"), "noodles", where="kind = 'cooking'", k=3)
+    >>> ids
+    ['cooking-0', 'cooking-2', 'cooking-1']
+    """
+    return Searcher(store).search(Query(words=[words] if words else (), **parts), k=k, offset=offset)
+
+
+def _depth(k: int, offset: int) -> int:
+    if k < 1 or offset < 0:
+        raise SearchError(f"k is {k} and the offset {offset}: expected at least 1, and at least 0")
+    return max(DEPTH, offset + k)
+
+
+def _joined(query: Query, rankings: Iterator[_Ranking] | Sequence[_Ranking]) -> list[tuple[str, float]]:
+    """By reciprocal rank fusion; equal scores in the order of the ids."""
+    scores: dict[str, float] = {}
+    for ranking in rankings:
+        weight = query.weight(ranking.name)
+        for place, item_id in enumerate(ranking.item_ids if weight else (), start=1):
+            scores[item_id] = scores.get(item_id, 0.0) + weight / (RANK_CONSTANT + place)
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _away_from(vectors_TD: NDArray[np.float32], modality: Modality, unwanted: Sequence[Part]) -> NDArray[np.float32]:
+    """Vectors with what is not wanted taken out of each, L2-normalised again."""
+    against = [part[modality] for part in unwanted if modality in part]
+    if not against:
+        return vectors_TD
+    moved_TD = vectors_TD - AWAY * _mean(np.concatenate(against))
+    return np.asarray(moved_TD / np.maximum(np.linalg.norm(moved_TD, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def _mean(vectors_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    mean_1D = vectors_TD.mean(axis=0, keepdims=True)
+    return np.asarray(mean_1D / max(float(np.linalg.norm(mean_1D)), 1e-12), np.float32)

@@ -1,0 +1,151 @@
+"""The parts of a query as vectors in the spaces of the store's encoders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.base import EncoderError as LoadError
+from encoders.base import encoder_factory
+from encoders.languages import language_of
+from mmrec.embedding import embed_file, load_recorded
+from mmrec.errors import EncoderError, SearchError
+from mmrec.searching.query import Query
+from mmrec.store import EncoderRecord, Modality, SearchTables
+
+logger = logging.getLogger(__name__)
+Part = dict[Modality, NDArray[np.float32]]
+"""One part of a query: vectors `(T, D)`, L2-normalised, in each space in which it can be compared."""
+
+
+class QueryVectors:
+    """Encodes the parts of queries; encoders are loaded when they are first asked, and said only once to lack words."""
+
+    def __init__(self, tables: SearchTables) -> None:
+        self._tables = tables
+        self._encoders: dict[str, Any] = {}
+        self._said: set[str] = set()
+
+    @cached_property
+    def _known(self) -> dict[str, EncoderRecord]:
+        return {record.fingerprint: record for record in self._tables.store.encoders()}
+
+    @property
+    def records(self) -> dict[Modality, EncoderRecord]:
+        """The encoder of each modality that can be searched, where it is known."""
+        found = self._tables.fingerprints.items()
+        return {modality: self._known[used] for modality, used in found if used in self._known}
+
+    def with_words(self) -> list[Modality]:
+        """The modalities whose encoders have words."""
+        return [modality for modality, record in self.records.items() if _has_words(record)]
+
+    def parts(self, query: Query, modalities: Sequence[Modality]) -> Iterator[Part]:
+        """What is sought, part by part. Raises `SearchError` for one that can be compared with nothing."""
+        for text in query.words:
+            yield self.words(text, modalities)
+        for path in query.media:
+            yield self._media(path, modalities)
+        for item_id in query.items:
+            yield self._item(item_id, modalities)
+        for number, vector in enumerate(query.vectors, start=1):
+            yield self._vector(number, np.atleast_2d(np.asarray(vector, np.float32)), modalities)
+
+    def words(self, text: str, modalities: Sequence[Modality]) -> Part:
+        able = self.with_words()
+        unable = [modality for modality in modalities if modality not in able]
+        if unable:
+            self._say(
+                f"words are not compared with {' and '.join(map(self._encoder_name, unable))}: no words lead there"
+            )
+        part = {}
+        for modality in modalities:
+            if modality in able:
+                encoder = self._encoder(self.records[modality])
+                self._warn_of_language(text, modality, encoder)
+                part[modality] = _normalised(encoder.encode_text([text]).float().cpu().numpy())
+        return part
+
+    def _media(self, path: Path, modalities: Sequence[Modality]) -> Part:
+        records = [r for m, r in self.records.items() if m in modalities and m != "text" and _is_known(r)]
+        if not path.is_file():
+            raise SearchError(f"there is no file {path}: name a picture, a sound or a video")
+        if not records:
+            raise SearchError(f"{path} cannot be compared: {self._tables.store.folder} has no encoder of media for it")
+        features = embed_file(path, records)
+        part = {m: _normalised(tokens.vectors_TD) for m, tokens in features.tokens.items() if m in modalities}
+        if not part:
+            problems = {m: problem for m, problem in features.problems.items() if m != "text"}
+            said = "; ".join(f"{m}: {p.reason} {p.detail}".strip() for m, p in problems.items())
+            raise SearchError(f"{path} has nothing to compare ({said})")
+        return part
+
+    def _item(self, item_id: str, modalities: Sequence[Modality]) -> Part:
+        found = {m: self._tables.moments(m, [item_id]).get(item_id) for m in modalities}
+        part = {modality: moments.vectors_TD for modality, moments in found.items() if moments is not None}
+        if not part:
+            there = item_id in self._tables.titles([item_id])
+            lack = f"has no tokens of {' or '.join(modalities)}" if there else "is not there"
+            raise SearchError(f"item {item_id!r} {lack} in {self._tables.store.folder}")
+        return part
+
+    def _vector(self, number: int, vectors_TD: NDArray[np.float32], modalities: Sequence[Modality]) -> Part:
+        dims = {modality: self.records[modality].dim for modality in modalities if modality in self.records}
+        fitting = [modality for modality, dim in dims.items() if dim == vectors_TD.shape[1]]
+        widths = ", ".join(f"{modality} {dim}" for modality, dim in dims.items())
+        if not fitting:
+            raise SearchError(f"vector {number} has {vectors_TD.shape[1]} numbers, but the store has {widths}")
+        if len(fitting) > 1:
+            raise SearchError(f"vector {number} may be {' or '.join(fitting)}: say which with --modalities")
+        return {fitting[0]: _normalised(vectors_TD)}
+
+    def _encoder(self, record: EncoderRecord) -> Any:
+        if record.fingerprint not in self._encoders:
+            try:
+                self._encoders[record.fingerprint] = load_recorded(record)
+            except LoadError as error:
+                raise EncoderError(str(error)) from error
+        return self._encoders[record.fingerprint]
+
+    def _encoder_name(self, modality: Modality) -> str:
+        record = self.records.get(modality)
+        return f"{modality} tokens of {record.name if record else 'an encoder that is not known'}"
+
+    def _warn_of_language(self, text: str, modality: Modality, encoder: Any) -> None:
+        known = getattr(encoder, "languages", None)
+        if modality != "text" or known is None:
+            return
+        try:
+            language = language_of(text)
+        except LoadError:
+            return
+        if language is not None and language not in known:
+            self._say(f"the text encoder does not know the language of {text!r} ({language}): trust full text more")
+
+    def _say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            logger.warning("%s", line)
+
+
+def _is_known(record: EncoderRecord) -> bool:
+    return record.spec.get("kind") != "imported"
+
+
+def _has_words(record: EncoderRecord) -> bool:
+    """Told by the kind of the encoder, without loading it."""
+    try:
+        return _is_known(record) and hasattr(encoder_factory(record.spec["kind"]), "encode_text")
+    except LoadError:
+        return False
+
+
+def _normalised(vectors_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms_T1 = np.linalg.norm(vectors_TD, axis=1, keepdims=True)
+    return (vectors_TD / np.maximum(norms_T1, 1e-12)).astype(np.float32)
