@@ -46,7 +46,9 @@ def add_ranking_commands(commands: Any) -> None:
     what = index.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, metavar="DIR", help="a fitted model: rank approximately from now on")
     what.add_argument("--store", type=Path, metavar="DIR", help="a feature store: bring what is searched up to date")
-    index.add_argument("--set", default="", metavar="NAME", help="the set of features in the store (default: the first)")
+    index.add_argument(
+        "--set", default="", metavar="NAME", help="the set of features in the store (default: the first)"
+    )
     index.add_argument("--recall", type=share, default=0.95, help="share of the best to find (default: 0.95)")
     index.add_argument("--k", type=int, default=20, help="length of the lists to measure by (default: 20)")
     add_keep(index)

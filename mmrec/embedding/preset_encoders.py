@@ -110,7 +110,7 @@ def load_recorded_encoders(records: Collection[EncoderRecord]) -> PresetEncoders
     encoders = {record.modality: load_recorded(record) for record in records}
     options = {record.modality: dict(record.spec) for record in records}
     specs = {modality: EncoderSpec(kind=kept.pop("kind"), options=kept) for modality, kept in options.items()}
-    preset = Preset(name="as recorded", **specs)
+    preset = Preset(name="as recorded", visual=specs.get("visual"), audio=specs.get("audio"), text=specs.get("text"))
     return PresetEncoders(
         preset=preset,
         encoders=encoders,

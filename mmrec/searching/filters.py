@@ -1,11 +1,11 @@
 """What `where` may say, and what it is to the engine: a small grammar, so that no text of a user reaches a query.
 
-    filter     = either {"or" either}
-    either     = both {"and" both}
-    both       = "not" both | "(" filter ")" | column operator value | column ["not"] "in" "(" value {"," value} ")"
-    column     = a name of letters, digits, _ , - and . | a name of any characters in double quotes
-    operator   = "=" | "!=" | "<" | "<=" | ">" | ">="
-    value      = a number | a text in single quotes, where '' is one | true | false
+filter     = either {"or" either}
+either     = both {"and" both}
+both       = "not" both | "(" filter ")" | column operator value | column ["not"] "in" "(" value {"," value} ")"
+column     = a name of letters, digits, _ , - and . | a name of any characters in double quotes
+operator   = "=" | "!=" | "<" | "<=" | ">" | ">="
+value      = a number | a text in single quotes, where '' is one | true | false
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class _Parser:
 
     def _fail(self, expected: str) -> NoReturn:
         where = f"at {self._where[self._token.place :].strip()!r}" if self._token.kind != "end" else "at its end"
-        raise SearchError(f"--where {self._where!r}: expected {expected} {where}, as in year >= 2001 and language = 'zh'")
+        raise SearchError(
+            f"--where {self._where!r}: expected {expected} {where}, as in year >= 2001 and language = 'zh'"
+        )
 
     def _either(self) -> str:
         parts = [self._both()]

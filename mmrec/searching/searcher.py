@@ -144,7 +144,9 @@ class Searcher:
         if lacking:
             raise SearchError(f"store {self.tables.store.folder} has no {' and no '.join(lacking)} tokens")
         if not asked and "text" not in usable:
-            raise SearchError("moments are found in pictures and sound: ask for visual or audio, in a store that has them")
+            raise SearchError(
+                "moments are found in pictures and sound: ask for visual or audio, in a store that has them"
+            )
         return asked
 
 

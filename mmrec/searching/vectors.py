@@ -148,4 +148,4 @@ def _has_words(record: EncoderRecord) -> bool:
 
 def _normalised(vectors_TD: NDArray[np.float32]) -> NDArray[np.float32]:
     norms_T1 = np.linalg.norm(vectors_TD, axis=1, keepdims=True)
-    return (vectors_TD / np.maximum(norms_T1, 1e-12)).astype(np.float32)
+    return np.asarray(vectors_TD / np.maximum(norms_T1, 1e-12), np.float32)

@@ -75,7 +75,7 @@ class SearchColumns(Mapping[str, SearchColumn]):
         of_the_row = [pa.field(name, _TYPES[kind]) for name, kind in _OF_THE_ROW.items()]
         return of_the_row + [pa.field(f"c{number}", _TYPES[kind]) for number, kind in enumerate(self.own.values())]
 
-    def values(self, row: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def of_row(self, row: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
         """What the tables that are searched hold of a row."""
         own = {
             f"c{number}": _number(metadata.get(name)) if kind == "number" else _text(metadata.get(name))

@@ -1,7 +1,7 @@
 """What LanceDB searches: beside the items, a table of words and one of vectors for each modality.
 
-Their columns: what filters ask for; `words` (title, description, tags), with a full-text index whose tokenizer finds the
-words of Chinese, Japanese and Thai as well; `vector` (the mean of the tokens) and `tokens`, both L2-normalised, the
+Their columns: what filters ask for; `words` (title, description, tags), with a full-text index whose tokenizer finds
+the words of Chinese, Japanese and Thai as well; `vector` (the mean of the tokens) and `tokens`, both L2-normalised, the
 `starts` and `ends` of these in seconds; `state`, a hash of what the row was made from.
 """
 
@@ -107,7 +107,7 @@ class SearchTables:
             rows = {row["item_id"]: row for row in self.store.to_arrow([*READ, *keys]).to_pylist()}
             metadata = {item_id: json.loads(row["metadata"] or "{}") for item_id, row in rows.items()}
             columns = SearchColumns.of(list(metadata.values()))
-            values = {item_id: columns.values(row, metadata[item_id]) for item_id, row in rows.items()}
+            values = {item_id: columns.of_row(row, metadata[item_id]) for item_id, row in rows.items()}
             written = self._refresh_words(columns, values)
             for modality in MODALITIES:
                 of_modality = {item_id: row for item_id, row in rows.items() if row[f"{modality}_fingerprint"]}
@@ -146,8 +146,9 @@ class SearchTables:
         name, parts = self._prefix + modality, [f"{modality}_{part}" for part in ("tokens", "starts", "ends")]
         dims = {e.fingerprint: e.dim for e in self.store.encoders() if e.modality == modality}
         if not rows:
+            num_rows = int(self._tables.existing(name).count_rows())
             self._tables.drop(name)
-            return 0
+            return num_rows
         schema = _vector_schema(columns, dims[next(iter(rows.values()))[f"{modality}_fingerprint"]])
         table = self._tables.derived(name, schema)
         states = {
@@ -170,9 +171,11 @@ class SearchTables:
 
     def _index_vectors(self, table: Any) -> None:
         """Make the indices that many rows want; `optimize` keeps them."""
+        from lancedb.index import IvfPq
+
         if table.count_rows() >= INDEXED_ROWS and not table.list_indices():
             for column in ("vector", "tokens"):
-                table.create_index(metric="cosine", vector_column_name=column, index_type="IVF_PQ")
+                table.create_index(column, config=IvfPq(distance_type="cosine"))
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

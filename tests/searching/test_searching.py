@@ -81,7 +81,10 @@ def test_words_that_meet_no_pictures_are_told_once(store: FeatureStore, caplog: 
     assert [r.message for r in caplog.records] == [
         "words are not compared with visual tokens of planted: no words lead there"
     ]
-    for query, ask in ((Query(words=["rain"], modalities=["visual"]), found.search), (Query(words=["a"]), found.moments)):
+    for query, ask in (
+        (Query(words=["rain"], modalities=["visual"]), found.search),
+        (Query(words=["a"]), found.moments),
+    ):
         with pytest.raises(SearchError, match="cannot be compared with visual"):
             ask(query)
 

@@ -84,7 +84,7 @@ def test_many_tokens_are_compared_as_brute_force_does(store: FeatureStore, table
     expected = {i: float((of.vectors_TD @ wanted_TD.T).max(axis=0).mean()) for i, of in tokens.items()}
     found = tables.nearest("visual", wanted_TD, column="tokens", limit=9)
     assert dict(found) == pytest.approx(expected, abs=1e-5)
-    assert [score for _, score in found] == sorted(expected.values(), reverse=True)
+    assert [item_id for item_id, _ in found] == sorted(expected, key=lambda item_id: -expected[item_id])
 
 
 def test_many_rows_get_indices_that_find_the_best(
@@ -104,9 +104,8 @@ def test_many_rows_get_indices_that_find_the_best(
     assert sorted(item_id for item_id, _ in few) == ["n7", "n8"]
     store.write([make("late", seed=999, visual=2)])
     tables.refresh()
-    assert tables.nearest("visual", tables.moments("visual", ["late"])["late"].vectors_TD[:1], column="tokens", limit=1)[
-        0
-    ][0] == "late"
+    late_1D = tables.moments("visual", ["late"])["late"].vectors_TD[:1]
+    assert tables.nearest("visual", late_1D, column="tokens", limit=1)[0][0] == "late"
 
 
 def test_sets_are_searched_apart(store: FeatureStore, tables: SearchTables) -> None:
