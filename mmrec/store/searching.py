@@ -30,6 +30,7 @@ EXACT_ROWS = 10_000
 """A filter that leaves no more rows than these is searched without the index, exactly."""
 NUM_PROBES, REFINE_FACTOR = 64, 20
 WORDS = "words"
+_VECTOR_COLUMNS = ("vector", "tokens", "starts", "ends")
 _MADE_FROM = ("key", "fingerprint", "reason", "stale_since")
 
 Hits = list[tuple[str, float]]
@@ -126,15 +127,15 @@ class SearchTables:
         schema = pa.schema([pa.field("state", pa.string()), *columns.fields, pa.field(WORDS, pa.string())])
         table = self._tables.derived(self._prefix + WORDS, schema)
         states = {item_id: digest(*row.values()) for item_id, row in values.items()}
-        changed, deleted = _changed(table, states)
-        for ids in _blocks(changed):
+        changes = _delete_left(table, states)
+        for ids in _blocks(changes.item_ids):
             made = [{**values[i], "state": states[i], WORDS: _words(values[i])} for i in ids]
-            _put(table, pa.Table.from_pylist(made, schema=schema))
-        if (changed or deleted) and table.count_rows():
+            _put(table, pa.Table.from_pylist(made, schema=schema), changes.stored)
+        if changes.count and table.count_rows():
             if not table.list_indices():
                 table.create_index(WORDS, config=FTS(base_tokenizer="icu", stem=False, remove_stop_words=False))
             drop_old_versions(table, LONGEST_READ)
-        return len(changed) + deleted
+        return changes.count
 
     def _refresh_vectors(
         self,
@@ -157,17 +158,17 @@ class SearchTables:
             else ""
             for item_id, row in rows.items()
         }
-        changed, deleted = _changed(table, states)
-        wanted = None if len(changed) == len(self.store) else changed
-        for batch in self.store.scan(["item_id", *parts], wanted) if changed else ():
+        changes = _delete_left(table, states)
+        wanted = None if len(changes.item_ids) == len(self.store) else changes.item_ids
+        for batch in self.store.scan(["item_id", *parts], wanted) if changes.item_ids else ():
             present = batch.filter(batch.column(parts[0]).is_valid())
             made = _vectors(present, parts, values, states, schema)
             if made.num_rows:
-                _put(table, made)
-        if changed or deleted:
-            self._index_vectors(table)
+                _put(table, made, changes.stored)
+        if changes.count:
             drop_old_versions(table, LONGEST_READ)
-        return len(changed) + deleted
+            self._index_vectors(table)
+        return changes.count
 
     def _index_vectors(self, table: Any) -> None:
         """Make the indices that many rows want; `optimize` keeps them."""
@@ -276,25 +277,40 @@ def _vector_schema(columns: SearchColumns, dim: int) -> pa.Schema:
     return pa.schema([pa.field("state", pa.string()), *columns.fields, *(pa.field(*pair) for pair in own.items())])
 
 
-def _changed(table: Any, states: Mapping[str, str]) -> tuple[list[str], int]:
-    """The items whose rows are to be written; how many rows were deleted, as their items left."""
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """The items whose rows are to be written, those of which `stored` has one; how many rows were deleted."""
+
+    item_ids: Sequence[str]
+    stored: frozenset[str]
+    num_deleted: int
+
+    @property
+    def count(self) -> int:
+        return len(self.item_ids) + self.num_deleted
+
+
+def _delete_left(table: Any, states: Mapping[str, str]) -> _Changes:
+    """Delete the rows of items that left, and find what is to be written of the others."""
     rows = table.search().select(["item_id", "state"]).to_arrow()
     stored = dict(zip(rows["item_id"].to_pylist(), rows["state"].to_pylist(), strict=True))
     left = [item_id for item_id in stored if item_id not in states]
     for ids in _blocks(left):
         table.delete(_among(ids))
-    return [item_id for item_id, state in states.items() if not state or stored.get(item_id) != state], len(left)
+    changed = [item_id for item_id, state in states.items() if not state or stored.get(item_id) != state]
+    return _Changes(changed, frozenset(stored), len(left))
 
 
 def _blocks(item_ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (item_ids[start : start + ROWS_AT_ONCE] for start in range(0, len(item_ids), ROWS_AT_ONCE))
 
 
-def _put(table: Any, rows: pa.Table) -> None:
-    if table.count_rows():
-        table.merge_insert("item_id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
-    else:
-        table.add(rows)
+def _put(table: Any, rows: pa.Table, stored: Collection[str]) -> None:
+    is_stored = np.array([item_id in stored for item_id in rows["item_id"].to_pylist()], np.bool_)
+    if not is_stored.all():
+        table.add(rows.filter(pa.array(~is_stored)))
+    if is_stored.any():
+        table.merge_insert("item_id").when_matched_update_all().execute(rows.filter(pa.array(is_stored)))
 
 
 def _words(values: Mapping[str, Any]) -> str:
@@ -309,24 +325,36 @@ def _vectors(
     schema: pa.Schema,
 ) -> pa.Table:
     """The rows of a table of vectors; tokens that point nowhere are left out, as no cosine is near them."""
-    made = []
+    values_of, vectors, tokens, starts, ends = [], [], [], [], []
     for place, item_id in enumerate(batch.column("item_id").to_pylist()):
-        tokens, starts, ends = (batch.column(part)[place] for part in parts)
-        _, tokens_TD = token_matrix(pa.array([tokens], batch.schema.field(parts[0]).type))
+        column, *seconds = (batch.column(part)[place] for part in parts)
+        _, tokens_TD = token_matrix(pa.array([column], batch.schema.field(parts[0]).type))
         norms_T = np.linalg.norm(tokens_TD, axis=1)
         there_T = norms_T > 0
         unit_TD = (tokens_TD[there_T] / norms_T[there_T, None]).astype(np.float32)
         mean_D = unit_TD.sum(axis=0)
-        if not (length := np.linalg.norm(mean_D)):
-            continue
-        made.append(
-            {
-                **values[item_id],
-                "state": states[item_id],
-                "vector": mean_D / length,
-                "tokens": list(unit_TD),
-                "starts": np.array(starts.as_py())[there_T],
-                "ends": np.array(ends.as_py())[there_T],
-            }
-        )
-    return pa.Table.from_pylist(made, schema=schema)
+        if length := np.linalg.norm(mean_D):
+            values_of.append({**values[item_id], "state": states[item_id]})
+            vectors.append(mean_D / length)
+            tokens.append(unit_TD)
+            for kept, all_T in zip((starts, ends), seconds, strict=True):
+                kept.append(np.array(all_T.as_py())[there_T])
+    made = pa.Table.from_pylist(values_of, schema=pa.schema([f for f in schema if f.name not in _VECTOR_COLUMNS]))
+    counts = np.cumsum([0, *map(len, tokens)])
+    columns = {
+        "vector": _fixed(np.array(vectors), schema.field("vector").type),
+        "tokens": pa.ListArray.from_arrays(
+            pa.array(counts, pa.int32()),
+            _fixed(np.concatenate(tokens or [np.zeros(0)]), schema.field("vector").type),
+            type=schema.field("tokens").type,
+        ),
+        "starts": pa.array(starts, schema.field("starts").type),
+        "ends": pa.array(ends, schema.field("ends").type),
+    }
+    for name in _VECTOR_COLUMNS:
+        made = made.append_column(schema.field(name), columns[name])
+    return made
+
+
+def _fixed(vectors_ND: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.ravel(), pa.float32()), type=kind)
