@@ -30,7 +30,6 @@ EXACT_ROWS = 10_000
 """A filter that leaves no more rows than these is searched without the index, exactly."""
 NUM_PROBES, REFINE_FACTOR = 64, 20
 WORDS = "words"
-_VECTOR_COLUMNS = ("vector", "tokens", "starts", "ends")
 _MADE_FROM = ("key", "fingerprint", "reason", "stale_since")
 
 Hits = list[tuple[str, float]]
@@ -162,9 +161,8 @@ class SearchTables:
         wanted = None if len(changes.item_ids) == len(self.store) else changes.item_ids
         for batch in self.store.scan(["item_id", *parts], wanted) if changes.item_ids else ():
             present = batch.filter(batch.column(parts[0]).is_valid())
-            made = _vectors(present, parts, values, states, schema)
-            if made.num_rows:
-                _put(table, made, changes.stored)
+            if present.num_rows:
+                _put(table, _vectors(present, parts, values, states, schema), changes.stored)
         if changes.count:
             drop_old_versions(table, LONGEST_READ)
             self._index_vectors(table)
@@ -325,34 +323,30 @@ def _vectors(
     schema: pa.Schema,
 ) -> pa.Table:
     """The rows of a table of vectors; tokens that point nowhere are left out, as no cosine is near them."""
-    values_of, vectors, tokens, starts, ends = [], [], [], [], []
-    for place, item_id in enumerate(batch.column("item_id").to_pylist()):
-        column, *seconds = (batch.column(part)[place] for part in parts)
-        _, tokens_TD = token_matrix(pa.array([column], batch.schema.field(parts[0]).type))
-        norms_T = np.linalg.norm(tokens_TD, axis=1)
-        there_T = norms_T > 0
-        unit_TD = (tokens_TD[there_T] / norms_T[there_T, None]).astype(np.float32)
-        mean_D = unit_TD.sum(axis=0)
-        if length := np.linalg.norm(mean_D):
-            values_of.append({**values[item_id], "state": states[item_id]})
-            vectors.append(mean_D / length)
-            tokens.append(unit_TD)
-            for kept, all_T in zip((starts, ends), seconds, strict=True):
-                kept.append(np.array(all_T.as_py())[there_T])
-    made = pa.Table.from_pylist(values_of, schema=pa.schema([f for f in schema if f.name not in _VECTOR_COLUMNS]))
-    counts = np.cumsum([0, *map(len, tokens)])
+    ids = batch.column("item_id").to_pylist()
+    firsts_I, tokens_TD = token_matrix(batch.column(parts[0]))
+    item_T = np.repeat(np.arange(len(ids)), np.diff([*firsts_I, len(tokens_TD)]))
+    norms_T = np.linalg.norm(tokens_TD, axis=1)
+    unit_TD = (tokens_TD / np.where(norms_T, norms_T, 1)[:, None]).astype(np.float32)
+    sums_ID = np.zeros((len(ids), tokens_TD.shape[1]), np.float32)
+    np.add.at(sums_ID, item_T, unit_TD)
+    norms_I = np.linalg.norm(sums_ID, axis=1)
+    kept_T = (norms_T > 0) & (norms_I[item_T] > 0)
+    counts_I = np.bincount(item_T[kept_T], minlength=len(ids))
+    kept_I = counts_I > 0
+    offsets = pa.array(np.cumsum([0, *counts_I[kept_I]]), pa.int32())
+    vector = schema.field("vector").type
+    seconds = [batch.column(part).flatten().to_numpy()[kept_T] for part in parts[1:]]
     columns = {
-        "vector": _fixed(np.array(vectors), schema.field("vector").type),
-        "tokens": pa.ListArray.from_arrays(
-            pa.array(counts, pa.int32()),
-            _fixed(np.concatenate(tokens or [np.zeros(0)]), schema.field("vector").type),
-            type=schema.field("tokens").type,
-        ),
-        "starts": pa.array(starts, schema.field("starts").type),
-        "ends": pa.array(ends, schema.field("ends").type),
+        "vector": _fixed(sums_ID[kept_I] / norms_I[kept_I, None], vector),
+        "tokens": pa.ListArray.from_arrays(offsets, _fixed(unit_TD[kept_T], vector), type=schema.field("tokens").type),
+        "starts": pa.ListArray.from_arrays(offsets, pa.array(seconds[0])),
+        "ends": pa.ListArray.from_arrays(offsets, pa.array(seconds[1])),
     }
-    for name in _VECTOR_COLUMNS:
-        made = made.append_column(schema.field(name), columns[name])
+    rows = [{**values[item_id], "state": states[item_id]} for item_id, kept in zip(ids, kept_I, strict=True) if kept]
+    made = pa.Table.from_pylist(rows, schema=pa.schema([f for f in schema if f.name not in columns]))
+    for name, column in columns.items():
+        made = made.append_column(schema.field(name), column)
     return made
 
 

@@ -116,3 +116,15 @@ def test_sets_are_searched_apart(store: FeatureStore, tables: SearchTables) -> N
     of_other.refresh()
     assert (visual_ids(of_other), visual_ids(tables)) == (["z"], ["a", "c"])
     assert store.sets() == ["", "other"]
+
+
+def test_tokens_that_point_nowhere_are_left_out(store: FeatureStore, tables: SearchTables) -> None:
+    dark, half = make("dark", visual=2), make("half", visual=3)
+    dark.tokens["visual"].vectors_TD[:] = 0
+    half.tokens["visual"].vectors_TD[1] = 0
+    store.write([dark, half])
+    tables.refresh()
+    assert visual_ids(tables) == ["a", "c", "half"]
+    kept = tables.moments("visual", ["half"])["half"]
+    assert len(kept.vectors_TD) == 2
+    np.testing.assert_array_equal(kept.spans_T2, half.tokens["visual"].spans_T2[[0, 2]])
