@@ -195,11 +195,11 @@ class SearchTables:
         with self._tables.errors():
             query = table.search(vectors_TD[0] if num_vectors == 1 else vectors_TD, vector_column_name=column)
             query = query.distance_type("cosine").limit(limit).select(["item_id", "_distance"])
+            query = query.nprobes(NUM_PROBES).refine_factor(REFINE_FACTOR)
             if where:
                 query = query.where(where, prefilter=True)
-            if table.list_indices():
-                few = where and table.count_rows(where) <= EXACT_ROWS
-                query = query.bypass_vector_index() if few else query.nprobes(NUM_PROBES).refine_factor(REFINE_FACTOR)
+                if table.count_rows(where) <= EXACT_ROWS:
+                    query = query.bypass_vector_index()
             found = query.to_arrow()
         scores = (num_vectors - found["_distance"].to_numpy()) / num_vectors
         return _sorted(found["item_id"].to_pylist(), scores)
