@@ -3,8 +3,8 @@
     python scripts/bench_search.py [--items 100000] [--tokens 8] [--width 64] [--quick] [--out search.json]
 
 Makes its own store: tokens around 200 centres, seeded, with titles of which one in a hundred has a word, and a column
-of a hundred values to filter by. A query is a token that was moved a little. Recall is the share of the ten best items by
-exact MaxSim that are among the ten that were found.
+of a hundred values to filter by. A query is a token that was moved a little. Recall is the share of the ten best items
+by exact MaxSim that are among the ten that were found.
 """
 
 from __future__ import annotations
