@@ -39,6 +39,7 @@ from synthetic_catalog import sentence, write_catalog
 from mmrec.catalog import Item, read_catalog
 from mmrec.embedding import DecodeLimits, decode_items
 from mmrec.media import DecodedMedia
+from mmrec.store import Modality
 
 PACKAGES = ("torch", "av", "lancedb", "transformers", "open_clip_torch")
 
@@ -170,6 +171,7 @@ def preset_file(name: str, folder: Path) -> str:
 @dataclass
 class Task:
     item: Item
+    todo: frozenset[Modality] = frozenset({"visual", "audio"})
 
 
 def measure(name: str, catalog: Path, folder: Path, arguments: argparse.Namespace) -> Result:
@@ -242,7 +244,7 @@ def fed_job(sample: Sample, loaded: PresetEncoders, encode: Cost, store: Path) -
 
     repeats = repeats_of(sample, encode, loaded)
     decoded = (
-        (Task(replace(item, item_id=f"{item.item_id} {number}"), loaded.text(item), "", ""), media)
+        (Task(replace(item, item_id=f"{item.item_id} {number}"), loaded.preset.text_of(item)), media)
         for number in range(repeats)
         for item, media in sample
     )
@@ -253,6 +255,7 @@ def fed_job(sample: Sample, loaded: PresetEncoders, encode: Cost, store: Path) -
         with Writer(target, target.keys(), report) as writer:
             for features in encoded(decoded, loaded, None, report):
                 writer.put(features)
+                report.count(features)
     seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
     assert report.ok == repeats * len(sample), f"not all clips were embedded: {report}"
     shutil.rmtree(store)
@@ -278,7 +281,7 @@ def batches_of(
 def parts_of(modality: Any, item: Item, media: DecodedMedia, loaded: PresetEncoders) -> list[Any]:
     if modality == "visual":
         return [] if media.frames_TFHWC is None else list(media.frames_TFHWC)
-    return media.windows if modality == "audio" else [loaded.text(item)]
+    return media.windows if modality == "audio" else [loaded.preset.text_of(item)]
 
 
 def run_job(catalog: Path, store: Path, preset: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], Cost]:

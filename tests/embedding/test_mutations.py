@@ -15,6 +15,7 @@ from mmrec.catalog.manifest import Item
 from mmrec.embedding.decoding import DecodeLimits, decode_items
 from mmrec.media.reading import DecodedMedia
 from mmrec.media.sampling import FramePlan, FrameSampling, SoundPlan, SoundSampling
+from mmrec.store import Modality
 
 FRAMES = FramePlan(sampling=FrameSampling(count=4), height=24, width=32)
 SOUND = SoundPlan(sampling=SoundSampling(window_seconds=0.5, count=3), sample_rate=8000)
@@ -23,6 +24,7 @@ FILES_AT_ONCE = 12
 
 class Task(NamedTuple):
     item: Item
+    todo: frozenset[Modality] = frozenset({"visual", "audio"})
 
 
 class Damage(NamedTuple):
