@@ -18,6 +18,7 @@ PACKAGES = ("mmrec", "encoders", "fusion")
 ROOMS = (
     "cli",
     "recommending",
+    "search",
     "adapting",
     "evaluation",
     "ranking",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.demo import add_demo_command
+from mmrec.cli.duplicates import add_duplicates_command
 from mmrec.cli.evaluating import add_evaluate_command
 from mmrec.cli.explaining import add_explain_command
 from mmrec.cli.history import add_history_commands
@@ -86,4 +87,5 @@ def _parser() -> argparse.ArgumentParser:
     add_explain_command(commands)
     add_tuning_commands(commands)
     add_adapt_command(commands)
+    add_duplicates_command(commands)
     return parser

@@ -1,0 +1,275 @@
+"""The same content again: copies, edited copies, and parts inside longer items, found by the tokens in a store.
+
+Letters: T tokens of all items, B tokens of a block, D width, I items.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrec.errors import StoreError
+from mmrec.search.alignment import Alignment, Timeline, align, score_along
+from mmrec.store import Features, FeatureStore, Modality, token_matrix
+
+Medium = Literal["clips", "pictures", "sounds"]
+MODALITY_OF: dict[Medium, Modality] = {"clips": "visual", "pictures": "visual", "sounds": "audio"}
+THRESHOLDS: dict[str, dict[Medium, float]] = {
+    "efficientnet-lite": {"clips": 0.75, "pictures": 0.77},
+    "log-mel": {"sounds": 0.98},
+}
+"""Least mean cosines by kind of encoder, chosen on the variants of `scripts/bench_duplicates.py`; others must be given.
+
+Different recordings reached .60 (clips), .747 (pictures) and .972 (sounds: one voice, other words) there.
+"""
+OTHER_SOUND = 0.85
+SEARCH_WIDTH = 256
+SEARCH_SLACK = 0.05
+BLOCK_NUMBERS = 2**24
+COMMON = 1000
+SAME_LENGTH_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate:
+    """Two items with the same content; `first` is the longer one, or the larger picture.
+
+    The second begins at `offset_seconds` of the first (below 0: before it); a second of it lasts `speed` seconds of the
+    first. `score` is the mean cosine of their tokens where they run together. `differs` says what is not the same: of
+    the first, of the second.
+    """
+
+    first: str
+    second: str
+    medium: Medium
+    score: float
+    same_file: bool = False
+    offset_seconds: float = 0.0
+    speed: float = 1.0
+    differs: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """An item, and those that are the same as it or as a part of it."""
+
+    item_id: str
+    duplicates: list[Duplicate]
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is known of the items before their tokens are read again."""
+
+    media: dict[str, Medium] = field(default_factory=dict)
+    files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def find_duplicates(store: FeatureStore, *, thresholds: Mapping[str, float] | None = None) -> list[Duplicate]:
+    """The pairs of items of a store that have the same content, the surest first.
+
+    Clips and pictures are compared by what they show, sounds by what is heard; a clip's sound only tells whether it
+    differs. Identical files are found by their hash. `thresholds` are the least mean cosines of "clips", "pictures" and
+    "sounds".
+
+    Raises `StoreError` where an encoder's threshold is neither known nor given, or tokens of several encoders lie
+    mixed.
+
+    >>> import mmrec
+    >>> from mmrec.search import find_duplicates
+    >>> least = {"clips": 0.999, "pictures": 0.999, "sounds": 0.999}
+    >>> all(pair.score >= 0.999 for pair in find_duplicates(mmrec.FeatureStore("store"), thresholds=least))
+    True
+    """
+    found = _scan(store)
+    least = _thresholds(store, set(found.media.values()), thresholds or {})
+    candidates = {pair for ids in found.files.values() for pair in combinations(sorted(ids), 2)}
+    for medium, score in least.items():
+        candidates |= _candidates(store, medium, found.media, score - SEARCH_SLACK)
+    logger.info("%d pairs of %d items to compare", len(candidates), len(found.media))
+    wanted = {item_id for pair in candidates for item_id in pair}
+    items = {row.item.item_id: row for row in store.features(wanted)} if wanted else {}
+    pairs = (_compared(items[a], items[b], found.media, least) for a, b in candidates if a in items and b in items)
+    return sorted(filter(None, pairs), key=lambda pair: (-pair.score, pair.first, pair.second))
+
+
+def group_duplicates(pairs: Sequence[Duplicate]) -> list[DuplicateGroup]:
+    """Each item that is the first of pairs, with those; a pair of two that are in a group already is left out.
+
+    >>> from mmrec.search import Duplicate, group_duplicates
+    >>> pairs = [Duplicate(first=a, second=b, medium="clips", score=1.0) for a, b in ["ab", "ac", "bc"]]
+    >>> [(group.item_id, [pair.second for pair in group.duplicates]) for group in group_duplicates(pairs)]
+    [('a', ['b', 'c'])]
+    """
+    of_first: dict[str, list[Duplicate]] = defaultdict(list)
+    for pair in pairs:
+        of_first[pair.first].append(pair)
+    groups: list[DuplicateGroup] = []
+    together: set[frozenset[str]] = set()
+    for item_id in sorted(of_first, key=lambda name: (-len(of_first[name]), name)):
+        new = [pair for pair in of_first[item_id] if frozenset((item_id, pair.second)) not in together]
+        if new:
+            groups.append(DuplicateGroup(item_id, new))
+            members = [item_id, *(pair.second for pair in new)]
+            together |= {frozenset(both) for both in combinations(members, 2)}
+    return groups
+
+
+def _scan(store: FeatureStore) -> _Found:
+    found = _Found()
+    columns = ["item_id", "media_hash", "duration_seconds", "facts", "visual_fingerprint", "audio_fingerprint"]
+    for batch in store.scan(columns):
+        for row in batch.to_pylist():
+            shows = row["visual_fingerprint"] and json.loads(row["facts"]).get("visual_source") != "attached_picture"
+            if shows:
+                found.media[row["item_id"]] = "clips" if row["duration_seconds"] else "pictures"
+            elif row["audio_fingerprint"]:
+                found.media[row["item_id"]] = "sounds"
+            if row["media_hash"] and row["item_id"] in found.media:
+                found.files[row["media_hash"]].append(row["item_id"])
+    return found
+
+
+def _thresholds(store: FeatureStore, media: set[Medium], given: Mapping[str, float]) -> dict[Medium, float]:
+    used = store.fingerprints()
+    kinds = {record.fingerprint: record.spec.get("kind", record.name) for record in store.encoders()}
+    least: dict[Medium, float] = {}
+    for medium in sorted(media):
+        kind = kinds.get(used[MODALITY_OF[medium]], "unknown")
+        known = given.get(medium, THRESHOLDS.get(kind, {}).get(medium))
+        if known is None:
+            raise StoreError(
+                f"store {store.folder}: from which cosine on {medium} are the same is not known for the "
+                f"{MODALITY_OF[medium]} encoder {kind!r}: say it, as in `--threshold {medium}=0.95`"
+            )
+        least[medium] = known
+    return least
+
+
+def _candidates(store: FeatureStore, medium: Medium, media: Mapping[str, Medium], least: float) -> set[tuple[str, str]]:
+    """The pairs of items of which two pairs of tokens are alike, or one where an item has but one."""
+    ids, owners_T, units_TD = _search_tokens(store, medium, media)
+    matches: list[NDArray[np.int64]] = []
+    for begin, matches_BT in _matches(units_TD, least):
+        rows_B, columns_T = np.nonzero(matches_BT)
+        firsts_N, seconds_N = owners_T[begin + rows_B], owners_T[columns_T]
+        matches.append((firsts_N * len(ids) + seconds_N)[firsts_N < seconds_N])
+    pairs_N, counts_N = np.unique(np.concatenate(matches), return_counts=True)
+    firsts_N, seconds_N = np.divmod(pairs_N, len(ids))
+    sizes_I = np.bincount(owners_T)
+    enough_N = counts_N >= np.minimum(2, np.minimum(sizes_I[firsts_N], sizes_I[seconds_N]))
+    kept = zip(firsts_N[enough_N].tolist(), seconds_N[enough_N].tolist(), strict=True)
+    return {(min(ids[a], ids[b]), max(ids[a], ids[b])) for a, b in kept}
+
+
+def _matches(units_TD: NDArray[np.float32], least: float) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Blocks of tokens against all; one that is like very many, as a black frame is, tells nothing and is left out."""
+    rows = max(1, BLOCK_NUMBERS // max(1, len(units_TD)))
+    for begin in range(0, len(units_TD), rows):
+        matches_BT = units_TD[begin : begin + rows] @ units_TD.T >= least
+        matches_BT[matches_BT.sum(axis=1) > COMMON] = False
+        yield begin, matches_BT
+
+
+def _search_tokens(
+    store: FeatureStore, medium: Medium, media: Mapping[str, Medium]
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32]]:
+    """The ids of the items of a medium, the place of each token's item, and the tokens, wide ones projected."""
+    modality = MODALITY_OF[medium]
+    ids: list[str] = []
+    owners: list[NDArray[np.int64]] = []
+    blocks: list[NDArray[np.float32]] = []
+    for batch in store.scan(["item_id", f"{modality}_tokens"]):
+        batch = batch.filter([media.get(item_id) == medium for item_id in batch.column("item_id").to_pylist()])
+        if batch.num_rows:
+            starts_I, tokens_TD = token_matrix(batch.column(f"{modality}_tokens"))
+            counts_I = np.diff([*starts_I, len(tokens_TD)])
+            owners.append(len(ids) + np.repeat(np.arange(batch.num_rows), counts_I))
+            ids += batch.column("item_id").to_pylist()
+            blocks.append(_units(_projected(_units(tokens_TD))))
+    return ids, np.concatenate(owners), np.concatenate(blocks)
+
+
+def _projected(units_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosines of .7 to 1 stay as they are but for a deviation of .03 or less."""
+    if units_TD.shape[1] <= SEARCH_WIDTH:
+        return units_TD
+    rng = np.random.default_rng(0)
+    projection_DS = rng.standard_normal((units_TD.shape[1], SEARCH_WIDTH), dtype=np.float32)
+    projected_TS: NDArray[np.float32] = units_TD @ projection_DS
+    return projected_TS
+
+
+def _units(vectors_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    units_TD: NDArray[np.float32] = vectors_TD / np.linalg.norm(vectors_TD, axis=1, keepdims=True).clip(1e-12)
+    return units_TD
+
+
+def _compared(
+    one: Features, other: Features, media: Mapping[str, Medium], least: Mapping[Medium, float]
+) -> Duplicate | None:
+    first, second = sorted((one, other), key=_longest_first)
+    medium = media[first.item.item_id]
+    same_file = bool(first.media_hash) and first.media_hash == second.media_hash
+    modality = MODALITY_OF[medium]
+    found: Alignment | None = Alignment(1.0, 0.0, 1.0)
+    if not same_file:
+        found = align(_timeline(first, modality), _timeline(second, modality), least[medium])
+    if found is None:
+        return None
+    return Duplicate(
+        first=first.item.item_id,
+        second=second.item.item_id,
+        medium=medium,
+        score=round(min(1.0, found.score), 4),
+        same_file=same_file,
+        offset_seconds=round(found.offset, 2),
+        speed=round(found.speed, 3),
+        differs={} if same_file else _differences(first, second, medium, found),
+    )
+
+
+def _longest_first(row: Features) -> tuple[float, int, bool, str]:
+    pixels = row.facts.get("width", 0) * row.facts.get("height", 0)
+    return -round(row.duration_seconds, 1), -pixels, "audio" not in row.tokens, row.item.item_id
+
+
+def _timeline(row: Features, modality: Modality) -> Timeline:
+    tokens = row.tokens[modality]
+    spans_T2 = tokens.spans_T2
+    reach = row.duration_seconds / len(spans_T2) if modality == "visual" else np.mean(spans_T2[:, 1] - spans_T2[:, 0])
+    return Timeline(_units(tokens.vectors_TD), spans_T2.mean(axis=1), row.duration_seconds, float(reach) / 2)
+
+
+def _differences(first: Features, second: Features, medium: Medium, found: Alignment) -> dict[str, tuple[Any, Any]]:
+    facts: dict[str, tuple[Any, Any]] = {}
+    if abs(first.duration_seconds - second.duration_seconds) > SAME_LENGTH_SECONDS:
+        facts["seconds"] = (round(first.duration_seconds, 1), round(second.duration_seconds, 1))
+    if medium != "sounds":
+        facts["size"] = (_size(first), _size(second))
+    if medium == "clips":
+        facts["sound"] = _sounds(first, second, found)
+    codec = "audio_codec" if medium == "sounds" else "video_codec"
+    facts[codec] = (first.facts.get(codec), second.facts.get(codec))
+    return {name: values for name, values in facts.items() if values[0] != values[1]}
+
+
+def _size(row: Features) -> str:
+    return f"{row.facts.get('width', 0)}x{row.facts.get('height', 0)}"
+
+
+def _sounds(first: Features, second: Features, found: Alignment) -> tuple[str, str]:
+    if "audio" in first.tokens and "audio" in second.tokens:
+        score = score_along(_timeline(first, "audio"), _timeline(second, "audio"), found)
+        return ("its own", "its own" if score >= OTHER_SOUND else "another")
+    return ("some" if "audio" in first.tokens else "none", "some" if "audio" in second.tokens else "none")
