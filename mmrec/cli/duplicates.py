@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_json, add_store, open_store
-from mmrec.errors import MMRecError
 
 if TYPE_CHECKING:
     from mmrec.search import Duplicate
@@ -45,8 +44,6 @@ def _duplicates(arguments: argparse.Namespace) -> int:
     from mmrec.search import find_duplicates, group_duplicates
 
     store = open_store(arguments)
-    if not len(store):
-        raise MMRecError(f"store {arguments.store} has no items: embed a catalog into it first")
     groups = group_duplicates(find_duplicates(store, thresholds=dict(arguments.threshold)))
     if arguments.json:
         print(json.dumps({"groups": [asdict(group) for group in groups]}, ensure_ascii=False))

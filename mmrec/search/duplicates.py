@@ -82,8 +82,8 @@ def find_duplicates(store: FeatureStore, *, thresholds: Mapping[str, float] | No
     differs. Identical files are found by their hash. `thresholds` are the least mean cosines of "clips", "pictures" and
     "sounds".
 
-    Raises `StoreError` where an encoder's threshold is neither known nor given, or tokens of several encoders lie
-    mixed.
+    Raises `StoreError` where no item has pictures or sound, where an encoder's threshold is neither known nor given, or
+    where tokens of several encoders lie mixed.
 
     >>> import mmrec
     >>> from mmrec.search import find_duplicates
@@ -92,6 +92,8 @@ def find_duplicates(store: FeatureStore, *, thresholds: Mapping[str, float] | No
     True
     """
     found = _scan(store)
+    if not found.media:
+        raise StoreError(f"store {store.folder} has no item with pictures or sound: embed a catalog with media into it")
     least = _thresholds(store, set(found.media.values()), thresholds or {})
     candidates = {pair for ids in found.files.values() for pair in combinations(sorted(ids), 2)}
     for medium, score in least.items():

@@ -139,6 +139,11 @@ def test_an_encoder_without_a_measured_threshold_asks_for_one(store: mmrec.Featu
         find_duplicates(store)
 
 
+def test_a_store_of_words_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no item with pictures or sound"):
+        find_duplicates(filled(tmp_path / "s", [make("i1", text=1)]))
+
+
 def test_the_command_prints_groups(store: mmrec.FeatureStore, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["duplicates", "--store", str(store.folder)]
     thresholds = [f"--threshold={kind}={cosine}" for kind, cosine in THRESHOLDS.items()]
