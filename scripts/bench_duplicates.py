@@ -19,7 +19,7 @@ from benching import print_table, write_report
 from duplicate_variants import duration, write_picture_variants, write_sound_variants, write_video_variants
 
 import mmrec
-from mmrec.search import find_duplicates
+from mmrec.searching import find_duplicates
 
 CLIPS = (".mp4",)
 SOUNDS = (".ogg", ".wav")

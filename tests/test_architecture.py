@@ -18,7 +18,6 @@ PACKAGES = ("mmrec", "encoders", "fusion")
 ROOMS = (
     "cli",
     "recommending",
-    "search",
     "adapting",
     "evaluation",
     "ranking",

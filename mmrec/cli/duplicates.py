@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mmrec.cli.output import add_command, add_json, add_store, open_store
 
 if TYPE_CHECKING:
-    from mmrec.search import Duplicate
+    from mmrec.searching import Duplicate
 
 MEDIA = ("clips", "pictures", "sounds")
 
@@ -41,7 +41,7 @@ def _threshold(text: str) -> tuple[str, float]:
 
 
 def _duplicates(arguments: argparse.Namespace) -> int:
-    from mmrec.search import find_duplicates, group_duplicates
+    from mmrec.searching import find_duplicates, group_duplicates
 
     store = open_store(arguments)
     groups = group_duplicates(find_duplicates(store, thresholds=dict(arguments.threshold)))

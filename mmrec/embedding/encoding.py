@@ -26,7 +26,7 @@ def encoded(
 ) -> Generator[Features, None, None]:
     """Encode what was decoded, in full batches across items; yields each item as it is finished.
 
-    >>>     from mmrec.catalog import Item
+    >>> from mmrec.catalog import Item
     >>> from mmrec.embedding import EmbedReport, Task, encoded, load_preset, load_preset_encoders
     >>> from mmrec.media import DecodedMedia
     >>> encoders = load_preset_encoders(load_preset("preset.yaml"), device="cpu")

@@ -1,6 +1,7 @@
-"""Search: items and moments by words, by example, and by what the catalog says.
+"""Search: items and moments by words, by example, and by what the catalog says; and the same content again.
 
-`Query` is what is asked, `Searcher` answers on a store, and `search` does both at once.
+`Query` is what is asked, `Searcher` answers on a store, and `search` does both at once. `find_duplicates` finds the
+pairs of items that show or sound the same, `group_duplicates` puts them together.
 """
 
 import lazy_loader

@@ -3,3 +3,7 @@ from .query import Query as Query
 from .query import WEIGHTS as WEIGHTS
 from .searcher import Searcher as Searcher
 from .searcher import search as search
+from .duplicates import Duplicate as Duplicate
+from .duplicates import DuplicateGroup as DuplicateGroup
+from .duplicates import find_duplicates as find_duplicates
+from .duplicates import group_duplicates as group_duplicates

@@ -44,7 +44,7 @@ def align(first: Timeline, second: Timeline, least_score: float) -> Alignment | 
     tokens of each if there are two.
 
     >>> import numpy as np
-    >>> from mmrec.search.alignment import Timeline, align
+    >>> from mmrec.searching.alignment import Timeline, align
     >>> units_TD, times_T = np.eye(8, dtype=np.float32), np.arange(8) + 0.5
     >>> whole, part = Timeline(units_TD, times_T, 8.0, 0.5), Timeline(units_TD[3:], times_T[:5], 5.0, 0.5)
     >>> align(whole, part, 0.9)

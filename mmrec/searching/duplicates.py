@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import StoreError
-from mmrec.search.alignment import Alignment, Timeline, align, score_along
+from mmrec.searching.alignment import Alignment, Timeline, align, score_along
 from mmrec.store import Features, FeatureStore, Modality, token_matrix
 
 Medium = Literal["clips", "pictures", "sounds"]
@@ -86,7 +86,7 @@ def find_duplicates(store: FeatureStore, *, thresholds: Mapping[str, float] | No
     where tokens of several encoders lie mixed.
 
     >>> import mmrec
-    >>> from mmrec.search import find_duplicates
+    >>> from mmrec.searching import find_duplicates
     >>> least = {"clips": 0.999, "pictures": 0.999, "sounds": 0.999}
     >>> all(pair.score >= 0.999 for pair in find_duplicates(mmrec.FeatureStore("store"), thresholds=least))
     True
@@ -108,7 +108,7 @@ def find_duplicates(store: FeatureStore, *, thresholds: Mapping[str, float] | No
 def group_duplicates(pairs: Sequence[Duplicate]) -> list[DuplicateGroup]:
     """Each item that is the first of pairs, with those; a pair of two that are in a group already is left out.
 
-    >>> from mmrec.search import Duplicate, group_duplicates
+    >>> from mmrec.searching import Duplicate, group_duplicates
     >>> pairs = [Duplicate(first=a, second=b, medium="clips", score=1.0) for a, b in ["ab", "ac", "bc"]]
     >>> [(group.item_id, [pair.second for pair in group.duplicates]) for group in group_duplicates(pairs)]
     [('a', ['b', 'c'])]

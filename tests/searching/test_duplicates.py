@@ -19,9 +19,9 @@ from store_rows import filled, make
 import mmrec
 from mmrec.cli import main
 from mmrec.errors import StoreError
-from mmrec.search import Duplicate, find_duplicates, group_duplicates
-from mmrec.search.alignment import Timeline, align
-from mmrec.search.duplicates import _candidates
+from mmrec.searching import Duplicate, find_duplicates, group_duplicates
+from mmrec.searching.alignment import Timeline, align
+from mmrec.searching.duplicates import _candidates
 
 RATE, SIZE = 8, 96
 THRESHOLDS = {"clips": 0.95, "pictures": 0.95, "sounds": 0.95}
@@ -118,7 +118,7 @@ def test_alignment_needs_the_order_and_half_of_the_shorter() -> None:
 def test_projected_candidates_are_those_of_all_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against every pair of items compared without projection or blocks."""
     monkeypatch.setitem(store_rows.DIMS, "visual", 600)
-    monkeypatch.setattr("mmrec.search.duplicates.BLOCK_NUMBERS", 500)
+    monkeypatch.setattr("mmrec.searching.duplicates.BLOCK_NUMBERS", 500)
     rows = [make(f"i{n}", seed=n % 20, visual=4) for n in range(30)]
     rng = np.random.default_rng(0)
     for row in rows[20:]:
