@@ -5,4 +5,7 @@
 
 import lazy_loader
 
+from mmrec.errors import refuse_shadowed_packages
+
+refuse_shadowed_packages()
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
