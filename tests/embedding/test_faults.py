@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,7 @@ def test_ctrl_c_while_the_workers_start_says_one_line(catalog: Path, tmp_path: P
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     wait_until(lambda: len(children_of(process.pid)) > 1)  # a worker beside multiprocessing's own tracker
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
