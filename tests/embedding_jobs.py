@@ -73,3 +73,10 @@ def copied(media_folder: Path, tmp_path: Path) -> Path:
 
 def word_rows(count: int) -> list[dict[str, str]]:
     return [{"item_id": str(n), "title": f"title number {n}"} for n in range(count)]
+
+
+def words_only(folder: Path, count: int) -> Path:
+    """The folder, with a catalog of items that have words only, and a preset for words only."""
+    write_catalog(folder / "catalog.csv", word_rows(count))
+    write_preset(folder / "small.yaml", TEXT_PRESET)
+    return folder

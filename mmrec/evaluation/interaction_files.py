@@ -129,19 +129,31 @@ def _numbers(column: _Column, kinds: tuple[pa.DataType, ...], expected: str) -> 
         values = _cast_texts(column, pc.if_else(pc.equal(trimmed, ""), None, trimmed), kinds, expected)
     if values.null_count == len(values):
         return None
-    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+    if not _is_among(values.type, kinds):
+        raise column.refusal(pc.index(values.is_valid(), True).as_py(), expected)
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_temporal(values.type):
         micros = values.cast(pa.timestamp("us", tz=getattr(values.type, "tz", None)), safe=False).cast(pa.int64())
         numbers_N: NDArray[np.float64] = micros.to_numpy(zero_copy_only=False).astype(np.float64) / 1e6
-    else:
-        try:
-            floats = values.cast(pa.float64(), safe=False)  # whole numbers beyond 2^53 are rounded
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise column.refusal(_first_misfit(values, pa.float64()), expected) from None
-        numbers_N = floats.to_numpy(zero_copy_only=False).astype(np.float64)
+    else:  # whole numbers beyond 2^53 are rounded
+        numbers_N = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
     finite_N = np.isfinite(numbers_N)
     if not finite_N.all():
         raise column.refusal(int(finite_N.argmin()), expected)
     return numbers_N
+
+
+def _is_among(kind: pa.DataType, kinds: tuple[pa.DataType, ...]) -> bool:
+    """Whether values are numbers, or truth values, dates or times where these are among the kinds."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_boolean(kind):
+        return pa.bool_() in kinds
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return any(map(pa.types.is_timestamp, kinds))
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _cast_texts(
@@ -157,16 +169,16 @@ def _cast_texts(
     raise column.refusal(max(_first_misfit(texts, kind) for kind in kinds), expected)  # by the kind that fits longest
 
 
-def _first_misfit(values: pa.ChunkedArray, kind: pa.DataType) -> int:
-    """The index of the first value that cannot be of this type; there must be one."""
+def _first_misfit(texts: pa.ChunkedArray, kind: pa.DataType) -> int:
+    """The index of the first text that cannot be of this type; there must be one."""
     import pyarrow as pa
 
-    for index, scalar in enumerate(values):
+    for index, text in enumerate(texts):
         try:
-            scalar.cast(kind, safe=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            text.cast(kind)
+        except pa.ArrowInvalid:
             return index
-    raise AssertionError(f"all values of {values.type} can be {kind}")
+    raise AssertionError(f"all texts can be {kind}")
 
 
 def _in_seconds(numbers_N: NDArray[np.float64], column: _Column) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from embedding_jobs import TEXT_PRESET, word_rows, write_catalog, write_preset
+from embedding_jobs import TEXT_PRESET, word_rows, words_only, write_catalog, write_preset
 
 from mmrec.cli import main
 from mmrec.store import FeatureStore
@@ -17,10 +17,8 @@ from mmrec.store import FeatureStore
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A catalog of twenty items in words, and a preset for them, in the current folder."""
-    write_catalog(tmp_path / "catalog.csv", word_rows(20))
-    write_preset(tmp_path / "small.yaml", TEXT_PRESET)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return words_only(tmp_path, 20)
 
 
 def embed(*options: str, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from embedding_jobs import TEXT_PRESET, word_rows, write_catalog, write_preset
+from embedding_jobs import words_only
 
 from mmrec.cli import main
 
@@ -15,10 +15,8 @@ TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 @pytest.fixture
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_catalog(tmp_path / "catalog.csv", word_rows(20))
-    write_preset(tmp_path / "small.yaml", TEXT_PRESET)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return words_only(tmp_path, 20)
 
 
 @pytest.mark.usefixtures("words")

@@ -8,9 +8,8 @@ import pytest
 from embedding_jobs import (
     MEDIA_ROWS,
     PRESET,
-    TEXT_PRESET,
     run,
-    word_rows,
+    words_only,
     write_catalog,
     write_preset,
 )
@@ -41,6 +40,4 @@ def embedded(media_folder: Path) -> tuple[EmbedReport, Path]:
 @pytest.fixture
 def words(tmp_path: Path) -> Path:
     """A folder with a catalog of 40 items that have words only, and a preset for words only."""
-    write_catalog(tmp_path / "catalog.csv", word_rows(40))
-    write_preset(tmp_path / "small.yaml", TEXT_PRESET)
-    return tmp_path
+    return words_only(tmp_path, 40)

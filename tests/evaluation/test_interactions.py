@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import time, timedelta
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -409,3 +409,33 @@ def test_nanoseconds_of_iso_times_and_truth_values_of_weights(tmp_path: Path, su
 def test_files_on_other_machines_are_refused_in_words(url: str) -> None:
     with pytest.raises(InteractionError, match=f"{url} is a URL: only local paths"):
         read_interactions(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("weight", [date(2024, 1, 1), date(2024, 1, 2)]),
+        ("weight", [None, timedelta(1)]),
+        ("weight", [[1.0], [2.0]]),
+        ("timestamp", [True, False]),
+        ("timestamp", [None, {"seconds": 1}]),
+        ("timestamp", [time(1), time(2)]),
+    ],
+)
+def test_values_of_another_kind_are_refused_though_arrow_could_cast_them(
+    tmp_path: Path, name: str, values: list[Any]
+) -> None:
+    pq.write_table(pa.table({"user_id": ["u", "v"], "item_id": ["i", "j"], name: values}), tmp_path / "a.parquet")
+    row = 1 if values[0] is not None else 2
+    with pytest.raises(
+        InteractionError, match=rf"a.parquet, row {row}: {name} is (?!missing).*: expected (a finite|sec)"
+    ):
+        read_interactions(tmp_path / "a.parquet")
+
+
+def test_categories_are_read_as_their_values(tmp_path: Path) -> None:
+    columns = {"user_id": ["u", "v"], "item_id": ["i", "j"], "weight": [2.0, 3.0], "timestamp": [5, 6]}
+    table = pa.table({name: pa.array(values).dictionary_encode() for name, values in columns.items()})
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = read_interactions(tmp_path / "a.parquet")
+    assert found.weights.tolist() == [2.0, 3.0] and found.timestamps is not None and found.timestamps.tolist() == [5, 6]
