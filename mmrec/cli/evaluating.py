@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def add_evaluate_command(commands: Any) -> None:
         "--plot",
         type=Path,
         metavar="FILE",
-        help="draw the metrics as .png or .svg (needs matplotlib)",
+        help="draw the metrics as .png or .svg (extra plots)",
     )
     add_json(evaluate)
 
@@ -35,18 +36,28 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from mmrec.recommending import Recommender
 
     plot = arguments.plot
-    if plot is not None and plot.suffix.lower() not in PLOTS:
-        raise EvaluationError(f"{plot}: plots are files that end in {' or '.join(PLOTS)}")
+    if plot is not None:
+        _check_plot(plot)
     metrics = Recommender.load(arguments.model).evaluate(
         arguments.interactions, ks=arguments.k, baselines=arguments.baselines
     )
-    if plot is not None:
-        _draw(metrics, plot)
     if arguments.json:
         print(json.dumps(metrics))
     else:
         _print(metrics)
+    if plot is not None:
+        _draw(metrics, plot)
     return 0
+
+
+def _check_plot(path: Path) -> None:
+    """Raises `EvaluationError` before the work where there could be no plot after it."""
+    if path.suffix.lower() not in PLOTS:
+        raise EvaluationError(f"{path}: plots are files that end in {' or '.join(PLOTS)}")
+    if not path.absolute().parent.is_dir():
+        raise EvaluationError(f"{path}: there is no folder {path.parent}")
+    if find_spec("matplotlib") is None:
+        raise EvaluationError("--plot needs the package matplotlib: pip install 'mmrec[plots]'")
 
 
 def _print(metrics: Mapping[str, Any]) -> None:
@@ -72,10 +83,7 @@ def _print(metrics: Mapping[str, Any]) -> None:
 
 def _draw(metrics: Mapping[str, Any], path: Path) -> None:
     """Points with 95 % intervals, one for each metric; those of baselines beside them, as points alone."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise EvaluationError("plots need the package matplotlib: pip install matplotlib") from error
+    import matplotlib
     from matplotlib.figure import Figure
 
     names = list(metrics["intervals"])

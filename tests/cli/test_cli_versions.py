@@ -82,20 +82,40 @@ def test_a_store_is_no_model_and_a_model_no_store(
     assert not list((work / "store").glob("*lock*.lock"))
 
 
-def test_an_evaluation_is_printed_and_drawn(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
+@pytest.fixture
+def evaluate(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[Any]:
+    """The words that evaluate a model, which is fitted."""
     fit = ["fit", "--store", work / "store", "--interactions", work / "train.csv", "--model", tmp_path / "model",
            "--config", work / "fit.yaml"]  # fmt: skip
     assert main([str(word) for word in fit]) == 0
-    evaluate: list[Any] = ["evaluate", "--model", tmp_path / "model", "--interactions", work / "validation.csv",
-                           "--baselines", "popularity", "--plot"]  # fmt: skip
     capsys.readouterr()
-    for name, start in (("plot.png", b"\x89PNG"), ("plot.svg", b"<?xml")):
-        assert main([str(word) for word in [*evaluate, tmp_path / name]]) == 0
-        assert (tmp_path / name).read_bytes().startswith(start)
+    return ["evaluate", "--model", tmp_path / "model", "--interactions", work / "validation.csv",
+            "--baselines", "popularity"]  # fmt: skip
+
+
+def test_an_evaluation_is_printed(evaluate: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(word) for word in evaluate]) == 0
     out = capsys.readouterr().out
     assert "cold items, without any interaction in training:" in out and "its own" in out
     recall = out.partition("its own")[2].splitlines()[1].split()
     assert recall[0] == "recall@20" and 0 < float(recall[1]) < 1 and recall[2][0] in "+-"
-    assert main([str(word) for word in [*evaluate, tmp_path / "plot.gif"]]) == 1
-    assert "end in .png or .svg" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_drawn(evaluate: list[Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name, start in (("plot.png", b"\x89PNG"), ("plot.svg", b"<?xml")):
+        assert main([str(word) for word in [*evaluate, "--plot", tmp_path / name]]) == 0
+        assert (tmp_path / name).read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("plot.gif", "end in .png or .svg"), ("no/plot.png", "there is no folder"), ("plot.png", "[plots]")],
+)
+def test_a_plot_that_cannot_be_is_refused_before_the_work(
+    name: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mmrec.cli.evaluating.find_spec", lambda _: None)
+    words = ["evaluate", "--model", "nowhere", "--interactions", "none.csv", "--plot", str(tmp_path / name)]
+    assert main(words) == 1
+    assert complaint in capsys.readouterr().err
