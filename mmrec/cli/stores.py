@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shlex
 import sys
 from dataclasses import asdict
@@ -18,6 +19,8 @@ from mmrec.errors import MMRecError
 
 if TYPE_CHECKING:
     from mmrec.embedding import EmbedReport
+
+logger = logging.getLogger(__name__)
 
 
 def add_store_commands(commands: Any) -> None:
@@ -102,6 +105,7 @@ def _embed(arguments: argparse.Namespace) -> int:
         keep_days=arguments.keep_days,
         command=shlex.join(["mmrec", *sys.argv[1:]]),
     )
+    logger.info("%r", report)
     if arguments.metrics_file is not None:
         write_metrics(report, arguments.metrics_file)
     if arguments.json:

@@ -66,6 +66,15 @@ class DecodeLimits:
         return self.workers or available_cpus()
 
 
+def check_workers_may_start() -> None:
+    """Raises `MMRecError` in a process that may have no processes of its own."""
+    if multiprocessing.current_process().daemon:
+        raise MMRecError(
+            "files are decoded in processes of their own, which a daemonic process may not start: in place of "
+            "multiprocessing.Pool use concurrent.futures.ProcessPoolExecutor, in Celery the pool 'threads' or 'solo'"
+        )
+
+
 class HasItem(Protocol):
     """Whatever is to be decoded names its item, and the modalities that are wanted of it."""
 
@@ -149,12 +158,7 @@ class _Workers(Generic[Task]):
     def _running_pool(self) -> ProcessPool:
         """Started in a thread, so that a Ctrl-C cannot cut the start in two: half a pool cannot be stopped."""
         if self._pool is None:
-            if multiprocessing.current_process().daemon:
-                raise MMRecError(
-                    "files are decoded in processes of their own, which a daemonic process may not start: in place of "
-                    "multiprocessing.Pool use concurrent.futures.ProcessPoolExecutor, in Celery the pool 'threads' or "
-                    "'solo'"
-                )
+            check_workers_may_start()
             self._pool = pool = ProcessPool(
                 self._count,
                 initializer=_start_worker,

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from mmrec.catalog import Catalog, read_catalog
-from mmrec.embedding.decoding import DecodeLimits, decode_items
+from mmrec.embedding.decoding import DecodeLimits, check_workers_may_start, decode_items
 from mmrec.embedding.lazy_encoders import EncodersChanged, LazyEncoders
 from mmrec.embedding.presets import load_preset
 from mmrec.embedding.report import EmbedReport
@@ -22,8 +22,8 @@ from mmrec.embedding.tasks import (
     Reading,
     Task,
     check_encoders,
-    check_pruning,
     keep_what_is_lost,
+    num_leaving,
     start_from_another_set,
     tasks_of,
 )
@@ -98,8 +98,11 @@ def embed(
     if not keep_days >= 0:
         raise MMRecError(f"keep_days is {keep_days}: expected 0 or more")
     chosen = load_preset(preset)
+    manifest = read_catalog(catalog, media_root=media_root)
+    if (chosen.visual or chosen.audio) and any(item.media is not None for item in manifest.items()):
+        check_workers_may_start()
     job = _Job(
-        manifest=read_catalog(catalog, media_root=media_root),
+        manifest=manifest,
         encoders=LazyEncoders(chosen, Path(store), device=device, precision=precision, allow_pickle=allow_pickle),
         limits=limits,
         batch_size=batch_size,
@@ -143,7 +146,8 @@ class _Job:
         if not self.policy.replace:
             check_encoders(store, self.encoders.fingerprints, self.encoders.preset.name)
         keys = store.keys()
-        self._check_pruning(store, keys)
+        if self.max_pruned is not None:
+            num_leaving(store, keys, self.manifest, self.max_pruned)
         reading = Reading(self.manifest)
         with Writer(store, keys, report) as writer:
             tasks = self._unfinished(reading, keys, writer, report)
@@ -154,9 +158,8 @@ class _Job:
                 self._embed(chain([first], tasks), store, writer, report)
         self.encoders.remember()
         reading.check()
-        report.not_in_catalog = keys.num_leaving(item.item_id for item in self.manifest.items())
+        report.not_in_catalog = num_leaving(store, keys, self.manifest, self.max_pruned)  # a folder may be lost by now
         if self.max_pruned is not None:
-            self._check_pruning(store, keys)  # a folder may have been lost since
             report.pruned = store.prune(item.item_id for item in self.manifest.items())
             report.not_in_catalog -= report.pruned
         used = self.encoders.fingerprints
@@ -165,10 +168,6 @@ class _Job:
             for r in store.encoders()
             if used.get(r.modality) == r.fingerprint
         }
-
-    def _check_pruning(self, store: FeatureStore, keys: StoredKeys) -> None:
-        if self.max_pruned is not None:
-            check_pruning(store, keys, self.manifest, self.max_pruned)
 
     def _unfinished(self, reading: Reading, keys: StoredKeys, writer: Writer, report: EmbedReport) -> Iterator[Task]:
         """The tasks with anything to embed; of the others the rows are brought up to date."""

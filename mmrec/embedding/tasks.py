@@ -53,14 +53,15 @@ def check_encoders(store: FeatureStore, fingerprints: Mapping[Modality, str], pr
             )
 
 
-def check_pruning(store: FeatureStore, keys: StoredKeys, manifest: Catalog, max_pruned: float) -> None:
-    """Raises `StoreError` where a larger share of the store than `max_pruned` is not in the manifest."""
+def num_leaving(store: FeatureStore, keys: StoredKeys, manifest: Catalog, max_pruned: float | None) -> int:
+    """How many rows of the store are not in the manifest; `StoreError` where these are a larger share than allowed."""
     leaving = keys.num_leaving(item.item_id for item in manifest.items())
-    if leaving > max_pruned * len(keys):
+    if max_pruned is not None and leaving > max_pruned * len(keys):
         raise StoreError(
             f"pruning would delete {leaving} of the {len(keys)} items in {store.folder}, which {manifest.path} no "
             f"longer has: more than max_pruned {max_pruned:g} allows; where the catalog is whole, use --max-pruned 1"
         )
+    return leaving
 
 
 class Reading:
@@ -144,7 +145,7 @@ def tasks_of(
         content: dict[Modality, Any] = dict.fromkeys(("visual", "audio"), _content(item, media))
         content["text"] = text or content["visual"]
         now = {modality: _digest(content[modality], fingerprints.get(modality)) for modality in MODALITIES}
-        absent = {m for m in MODALITIES if (not text if m == "text" else True) and not media.content}
+        absent = set() if media.content else {m for m in MODALITIES if m != "text" or not text}
         todo = {m for m in MODALITIES if _is_to_be_embedded(m, now[m], m in absent, m in fingerprints, stored, policy)}
         if "text" in todo and not text and media.content:  # its words are those of the file, which is opened for them
             todo |= fingerprints.keys()

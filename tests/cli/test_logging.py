@@ -31,6 +31,7 @@ def test_progress_off_a_terminal_has_times_a_rate_and_what_is_left(
     written = Path("logs/mmrec.log").read_text(encoding="utf-8").splitlines()
     assert all(re.match(rf"{TIME} (INFO|ERROR|WARNING) ", line) for line in written)
     assert any("embedding: 10 of 20" in line for line in written)
+    assert any("EmbedReport(20 items: 20 ok" in line for line in written)
     assert "error: " in written[-1] and "nowhere" in written[-1]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from media_files import write_image, write_sound, write_video
 
+import mmrec
 import mmrec.embedding.decoding
 from mmrec.catalog.manifest import Item
 from mmrec.embedding.decoding import LOOKAHEAD_PER_WORKER, MAX_LOOKAHEAD_PER_WORKER, DecodeLimits, decode_items
@@ -320,6 +321,23 @@ def decode_in_daemon(path: Path) -> str:
         return str(decode([task(path)]))
     except MMRecError as error:
         return f"refused: {error}"
+
+
+def embed_in_daemon(folder: Path) -> tuple[str, bool]:
+    """What is said of a catalog with media, and whether that was before torch, which encoders need, was imported."""
+    try:
+        mmrec.embed(folder / "catalog.csv", folder / "store")
+    except MMRecError as error:
+        return str(error), "torch" not in sys.modules
+    return "embedded", False
+
+
+def test_a_job_in_a_daemonic_process_is_refused_before_encoders_are_loaded(tmp_path: Path) -> None:
+    (tmp_path / "catalog.csv").write_text("item_id,media\na,clip.mp4\n")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        said, is_early = pool.map(embed_in_daemon, [tmp_path])[0]
+    assert said.startswith("files are decoded in processes of their own") and not (tmp_path / "store").exists()
+    assert is_early
 
 
 def test_a_daemonic_process_is_told_that_it_may_have_no_workers(clips: list[Path]) -> None:

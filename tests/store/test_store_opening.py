@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from store_rows import DIMS, assert_same, by_id, key, make
 
 import mmrec.store.feature_store
+import mmrec.store.tables
 from mmrec.errors import StoreError
 from mmrec.store.feature_store import FeatureStore
 
@@ -121,6 +123,37 @@ def test_readers_see_whole_commits(store: FeatureStore) -> None:
     assert sorted(batches.read_all()["item_id"].to_pylist()) == ["a", "b", "c"]
     assert len(FeatureStore(store.folder)) == 4
     assert len(reader) in {3, 4}
+
+
+def test_an_open_store_reads_on_after_its_version_was_dropped(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = FeatureStore(store.folder)
+    reader.vectors("visual")
+    monkeypatch.setattr(mmrec.store.tables, "LONGEST_READ", timedelta(0))
+    store.write([make("d", visual=2)], [dataclasses.replace(row, catalog_key=key(7)) for row in by_id(store).values()])
+    before = [version.number for version in store.versions()]
+    store.compact(timedelta(0))
+    kept = [version.number for version in store.versions()]
+    assert len(kept) == 1 and kept[0] not in before, "the version that the reader opened is gone"
+    assert sorted(row.item.item_id for row in reader.features()) == ["a", "b", "c", "d"]
+    assert len(reader) == 4 and "d" in reader.vectors("visual")[0]
+
+
+def test_the_version_that_a_young_run_started_from_is_not_dropped(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mmrec.store.tables, "LONGEST_READ", timedelta(0))
+    with store.run("a job") as run:
+        store.write([], [dataclasses.replace(row, catalog_key=key(7)) for row in by_id(store).values()])
+        store.compact(timedelta(days=1))
+    (tagged,) = (version for version in store.versions() if version.tag == run.run_id)
+    store.restore(tagged.number)
+    assert by_id(store)["a"].catalog_key == key(1)
+    monkeypatch.setattr(mmrec.store.tables, "run_start", lambda _: datetime(2020, 1, 1, tzinfo=UTC))
+    store.write([], [dataclasses.replace(row, catalog_key=key(8)) for row in by_id(store).values()])
+    store.compact(timedelta(0))
+    assert [version.tag for version in store.versions()] == [""]
 
 
 def test_compaction_keeps_rows_and_merges_fragments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
