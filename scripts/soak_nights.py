@@ -113,7 +113,7 @@ class Soak:
         self.folder, self.rng = folder, rng
         self.mount, self.away = folder / "mount", folder / "away"
         self.store, self.model, self.catalog = folder / "store", folder / "model", folder / "catalog.csv"
-        self.faults = dict.fromkeys(["lost", "hidden", "refused", "lost in a set"], 0)
+        self.faults = dict.fromkeys(["lost", "hidden", "refused", "not pruned", "lost in a set"], 0)
         self.counts: Counter[str] = Counter()
         self.expected: Rows = {}
         self.titles = {f"item {n}": f"title of {n}" for n in range(NUM_ITEMS)}
@@ -129,7 +129,8 @@ class Soak:
     def events(self) -> list[Callable[[], None]]:
         return [
             self.nothing, self.mount_is_away, self.half_the_mount_is_away, self.catalog_is_cut, self.titles_change,
-            self.job_is_killed, self.another_preset, self.another_set, self.fit_is_killed, self.files_are_copied_anew,
+            self.a_few_items_leave_and_return, self.job_is_killed, self.another_preset, self.another_set,
+            self.fit_is_killed, self.files_are_copied_anew,
         ]  # fmt: skip
 
     # --- what happens -------------------------------------------------------------------------------------------------
@@ -159,6 +160,16 @@ class Soak:
         self.write_catalog(0)
         self.check(self.embed("--prune"), succeeds=False)
         self.write_catalog(NUM_ITEMS)
+
+    def a_few_items_leave_and_return(self) -> None:
+        left = NUM_ITEMS - NUM_ITEMS // 20
+        self.write_catalog(left)
+        for n in range(left, NUM_ITEMS):
+            self.expected.pop(f"item {n}")
+        self.check(self.embed("--prune"), succeeds=True)
+        self.faults["not pruned"] += len(self.expected) != left
+        self.write_catalog(NUM_ITEMS)
+        self.check(self.embed(), succeeds=True)
 
     def titles_change(self) -> None:
         changed = self.rng.sample(sorted(self.titles), 5)
