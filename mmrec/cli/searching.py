@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_store, count, fail, open_store
+from mmrec.cli.output import add_command, add_json, add_store, count, fail, open_store, share
 from mmrec.errors import SearchError
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def add_search_command(commands: Any) -> None:
         default=[],
         metavar="NAME=NUMBER",
         help="of the ranking by visual, audio, text or words, which is full text (default: 1 each)",
+    )
+    search.add_argument(
+        "--diversity", type=share, default=0.0, metavar="SHARE", help="from 0 to 1: avoid what is alike (default: 0)"
     )
     search.add_argument("--k", type=count, default=10, help="(default: 10)")
     search.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the first N (default: 0)")
@@ -81,6 +84,7 @@ def _query(arguments: argparse.Namespace) -> Query:
         where=arguments.where,
         modalities=names,
         weights=dict(_weight(text) for text in arguments.weight),
+        diversity=arguments.diversity,
     )
 
 

@@ -30,6 +30,8 @@ class Query:
         where: which items may be found at all, as in `year >= 2001 and language = 'zh'`.
         modalities: what is compared; None is all that the store has, and full text.
         weights: of the rankings that are joined, where not those of `WEIGHTS`.
+        diversity: from 0, by score alone, to 1, which avoids what is like an item before it in the list; by maximal
+            marginal relevance (`mmrec.ranking.diversify`) and the mean vectors of the items in what is compared.
 
     >>> import mmrec
     >>> mmrec.Query(words=["rain"], items=["piano-0"], without=["thunder"]).parts
@@ -44,6 +46,7 @@ class Query:
     where: str = ""
     modalities: Sequence[Modality] | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    diversity: float = 0.0
 
     def __post_init__(self) -> None:
         for text in (*self.words, *self.without):
@@ -57,6 +60,8 @@ class Query:
         for name, weight in self.weights.items():
             if name not in WEIGHTS or not (weight >= 0 and np.isfinite(weight)):
                 raise SearchError(f"weight {name}={weight}: expected 0 or more, for one of {', '.join(WEIGHTS)}")
+        if not 0 <= self.diversity <= 1:
+            raise SearchError(f"diversity is {self.diversity}: expected 0 to 1")
         for vector in self.vectors:
             shape = np.shape(vector)
             if len(shape) not in (1, 2) or not all(shape) or not np.issubdtype(np.asarray(vector).dtype, np.number):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import SearchError, StoreError
+from mmrec.ranking import diversify
 from mmrec.searching.filters import to_sql
 from mmrec.searching.moments import Moment, best_moment
 from mmrec.searching.query import Query
@@ -25,10 +26,15 @@ DEPTH = 100
 """How far each ranking is read, at least."""
 MOST_VECTORS = 16
 """Of a part that has more, so many, evenly spread, find the items in which its moments are sought."""
+SPREAD_OVER = 2
+"""So many times as many items as are shown are those that diversity chooses from, at least."""
 AWAY = 0.5
 """How much of the mean of what is not wanted is taken from what is."""
 REFRESHED_ROWS = 10_000
 """The tables of a store that has no more rows are brought up to date by the search itself."""
+
+Found = tuple[str, float]
+"""An item and its score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +70,14 @@ class Searcher:
 
         Raises `SearchError` where the store cannot answer, and where the filter leaves nothing.
         """
-        joined = _joined(query, self._rankings(query, _depth(k, offset), with_full_text=True))
-        kept = joined[offset : offset + k]
+        rankings = self._rankings(query, _depth(query, k, offset), with_full_text=True)
+        kept = self._page(query, _joined(query, rankings), k, offset)
         return [item_id for item_id, _ in kept], np.array([score for _, score in kept], np.float64)
 
     def moments(self, query: Query, *, k: int = 10, offset: int = 0) -> list[Moment]:
         """The best stretch of each of the best items, by pictures and sound alone."""
-        rankings = list(self._rankings(query, _depth(k, offset), with_full_text=False))
-        joined = _joined(query, rankings)[offset : offset + k]
-        item_ids = [item_id for item_id, _ in joined]
+        rankings = list(self._rankings(query, _depth(query, k, offset), with_full_text=False))
+        item_ids = [item_id for item_id, _ in self._page(query, _joined(query, rankings), k, offset)]
         best: dict[str, tuple[float, Moment]] = {}
         for ranking in rankings:
             modality: Any = ranking.name
@@ -118,6 +123,21 @@ class Searcher:
         for text in query.words if full_text else ():
             hits = self.tables.matching(text, without=query.without, where=where, limit=depth + len(left_out))
             yield _Ranking("words", [item_id for item_id, _ in hits if item_id not in left_out])
+
+    def _page(self, query: Query, joined: Sequence[Found], k: int, offset: int) -> Sequence[Found]:
+        """What is shown of the items that were found, in the order in which it is."""
+        return (self._spread(query, joined, k, offset) if query.diversity else joined)[offset : offset + k]
+
+    def _spread(self, query: Query, joined: Sequence[Found], k: int, offset: int) -> Sequence[Found]:
+        candidates = joined[: _depth(query, k, offset)]
+        item_ids = [item_id for item_id, _ in candidates]
+        scores_1C = np.array([[score for _, score in candidates]], np.float32)
+        compared = [m for m in query.modalities or MODALITIES if m in self.tables.fingerprints]
+        means = filter(None, (self.tables.means(modality, item_ids) for modality in compared))
+        vectors_CD = np.hstack([np.zeros((len(candidates), 1), np.float32), *(_rows(m, item_ids) for m in means)])
+        rows_1C = np.arange(len(candidates))[None]
+        rows_1K, _ = diversify(rows_1C, scores_1C, vectors_CD, offset + k, diversity=query.diversity)
+        return [candidates[row] for row in rows_1K[0]]
 
     def _make_ready(self) -> None:
         store = self.tables.store
@@ -165,13 +185,14 @@ def search(
     return Searcher(store).search(Query(words=[words] if words else (), **parts), k=k, offset=offset)
 
 
-def _depth(k: int, offset: int) -> int:
+def _depth(query: Query, k: int, offset: int) -> int:
+    """How far each ranking is read, and how many of the items are spread."""
     if k < 1 or offset < 0:
         raise SearchError(f"k is {k} and the offset {offset}: expected at least 1, and at least 0")
-    return max(DEPTH, offset + k)
+    return max(DEPTH, (SPREAD_OVER if query.diversity else 1) * (offset + k))
 
 
-def _joined(query: Query, rankings: Iterator[_Ranking] | Sequence[_Ranking]) -> list[tuple[str, float]]:
+def _joined(query: Query, rankings: Iterator[_Ranking] | Sequence[_Ranking]) -> list[Found]:
     """By reciprocal rank fusion; equal scores in the order of the ids."""
     scores: dict[str, float] = {}
     for ranking in rankings:
@@ -179,6 +200,12 @@ def _joined(query: Query, rankings: Iterator[_Ranking] | Sequence[_Ranking]) -> 
         for place, item_id in enumerate(ranking.item_ids if weight else (), start=1):
             scores[item_id] = scores.get(item_id, 0.0) + weight / (RANK_CONSTANT + place)
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _rows(vectors: Mapping[str, NDArray[np.float32]], item_ids: Sequence[str]) -> NDArray[np.float32]:
+    """Of each item its vector, or zeros."""
+    nothing_D = np.zeros_like(next(iter(vectors.values())))
+    return np.stack([vectors.get(item_id, nothing_D) for item_id in item_ids])
 
 
 def _away_from(vectors_TD: NDArray[np.float32], modality: Modality, unwanted: Sequence[Part]) -> NDArray[np.float32]:

@@ -230,13 +230,20 @@ class SearchTables:
             found = self._table(WORDS).search().where(_among(item_ids)).select(["item_id", "title"]).to_arrow()
         return dict(zip(found["item_id"].to_pylist(), found["title"].to_pylist(), strict=True))
 
+    def means(self, modality: Modality, item_ids: Collection[str]) -> dict[str, NDArray[np.float32]]:
+        """The mean of the tokens of items `(D,)`, L2-normalised; those that have none are left out."""
+        if not item_ids:
+            return {}
+        found = self._of_items(modality, item_ids, ["item_id", "vector"])
+        vectors_ID = found["vector"].combine_chunks().flatten().to_numpy().reshape(len(found), -1)
+        return dict(zip(found["item_id"].to_pylist(), vectors_ID, strict=True))
+
     def moments(self, modality: Modality, item_ids: Collection[str]) -> dict[str, SearchMoments]:
         """The tokens of items; those that have none are left out."""
         if not item_ids:
             return {}
         parts = ["item_id", "tokens", "starts", "ends"]
-        with self._tables.errors():
-            found = self._table(modality).search().where(_among(item_ids)).select(parts).to_arrow().combine_chunks()
+        found = self._of_items(modality, item_ids, parts)
         return {
             row["item_id"].as_py(): SearchMoments(
                 np.array(row["tokens"].as_py(), np.float32),
@@ -244,6 +251,11 @@ class SearchTables:
             )
             for row in ({name: found[name][place] for name in parts} for place in range(len(found)))
         }
+
+    def _of_items(self, modality: Modality, item_ids: Collection[str], columns: list[str]) -> pa.Table:
+        with self._tables.errors():
+            found: pa.Table = self._table(modality).search().where(_among(item_ids)).select(columns).to_arrow()
+        return found.combine_chunks()
 
     def _table(self, name: str) -> Any:
         if name not in self._open:

@@ -94,6 +94,18 @@ def test_what_cannot_be_answered_is_one_line(ask: Any, words: list[str], complai
     assert (status, out) == (1, "") and complaint in line
 
 
+def test_the_command_spreads_what_is_alike(ask: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = ask("a tone", "--k", "3", "--json")
+    plain = json.loads(out)
+    assert json.loads(ask("a tone", "--k", "3", "--diversity", "0", "--json")[1]) == plain
+    spread = json.loads(ask("a tone", "--k", "3", "--diversity", "1", "--json")[1])
+    assert (status, spread[0]) == (0, plain[0])
+    assert {found["item_id"] for found in spread} & {"clip", "words"}
+    with pytest.raises(SystemExit, match="2"):
+        ask("a tone", "--diversity", "2")
+    assert "2 is not a share: expected 0 to 1" in capsys.readouterr().err
+
+
 def test_the_index_is_made_by_its_command(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from planted_search import TITLES, axis
+from planted_search import TITLES, WIDTH, axis, item
 
 from mmrec import Query, Searcher, search
 from mmrec.errors import SearchError, StoreError
 from mmrec.searching import searcher as searcher_module
-from mmrec.store import FeatureStore
+from mmrec.store import FeatureStore, Tokens
 
 
 def test_words_find_titles_in_several_scripts(store: FeatureStore) -> None:
@@ -139,3 +140,44 @@ def test_a_store_that_is_being_written_is_searched_as_it_was(
         assert len(found.search(Query(items=["rain"]))[0]) == len(TITLES) - 1
     assert "was written since" in caplog.text
     assert found.search(Query(items=["rain"]))[0] == ["calm"]
+
+
+@pytest.fixture
+def copies(store: FeatureStore) -> FeatureStore:
+    """Beside the others, four items that are nearly `rain`, of which one has no pictures."""
+    for number in range(4):
+        row = item(0, "rain")
+        noise_TD = 0.02 * np.random.default_rng(number).normal(size=(4, WIDTH)).astype(np.float32)
+        frames = row.tokens["visual"]
+        tokens = {**row.tokens, "visual": Tokens(frames.vectors_TD + noise_TD, frames.spans_T2)}
+        if number == 3:
+            del tokens["visual"]
+        named = replace(row.item, item_id=f"copy{number}", metadata={"year": "2010"})
+        store.write([replace(row, item=named, tokens=tokens, catalog_key=f"{number + 9:016x}")])
+    return store
+
+
+def test_near_copies_are_spread(copies: FeatureStore) -> None:
+    found = Searcher(copies)
+    wanted = axis(0) + 0.3 * axis(1) + 0.2 * axis(2)
+    plain, _ = found.search(Query(vectors=[wanted]))
+    assert set(plain[:4]) == {"rain", "copy0", "copy1", "copy2"}
+    spread, scores = found.search(Query(vectors=[wanted], diversity=0.7), k=3)
+    assert (spread[0], set(spread[1:])) == (plain[0], {"yoru", "piano"})
+    by_id = dict(zip(*found.search(Query(vectors=[wanted])), strict=True))
+    assert scores.tolist() == [by_id[item_id] for item_id in spread]
+    moments = found.moments(Query(vectors=[wanted], diversity=0.7), k=3)
+    assert [moment.item_id for moment in moments] == spread
+    one_page, _ = found.search(Query(vectors=[wanted], diversity=0.7), k=1, offset=1)
+    assert one_page == spread[1:2]
+
+
+def test_diversity_of_none_or_little_is_the_order_of_the_scores(copies: FeatureStore) -> None:
+    found = Searcher(copies)
+    for parts in ({"words": ["rain"]}, {"vectors": [axis(0)]}, {"words": ["rain"], "items": ["calm"]}):
+        plain, plain_scores = found.search(Query(**parts))
+        spread, scores = found.search(Query(**parts, diversity=1e-9))
+        assert (spread, scores.tolist()) == (plain, plain_scores.tolist())
+    assert found.search(Query(words=["nowhere else"], modalities=["text"], diversity=0.5, where="year = 2003"))
+    with pytest.raises(SearchError, match=r"diversity is 1\.5: expected 0 to 1"):
+        Query(words=["rain"], diversity=1.5)
