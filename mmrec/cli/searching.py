@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_store, count, fail, open_store, share
+from mmrec.cli.output import add_command, add_json, add_store, count, fail, open_store, positive, share
 from mmrec.errors import SearchError
 
 if TYPE_CHECKING:
-    from mmrec.searching import Moment, Query, Searcher
+    from mmrec.searching import Moment, Query, Searcher, Taste
 
 
 def add_search_command(commands: Any) -> None:
@@ -36,6 +36,11 @@ def add_search_command(commands: Any) -> None:
         default=[],
         metavar="NAME=NUMBER",
         help="of the ranking by visual, audio, text or words, which is full text (default: 1 each)",
+    )
+    search.add_argument("--user", metavar="ID", help="rank what was found by what they like as well")
+    search.add_argument("--model", type=Path, metavar="DIR", help="the fitted model that knows the user")
+    search.add_argument(
+        "--user-weight", type=positive, metavar="NUMBER", help="of the ranking by what the user likes (default: 1)"
     )
     search.add_argument(
         "--diversity", type=share, default=0.0, metavar="SHARE", help="from 0 to 1: avoid what is alike (default: 0)"
@@ -83,9 +88,28 @@ def _query(arguments: argparse.Namespace) -> Query:
         without=arguments.without,
         where=arguments.where,
         modalities=names,
-        weights=dict(_weight(text) for text in arguments.weight),
+        weights=dict(_weight(text) for text in arguments.weight) | _user_weight(arguments),
+        taste=_taste(arguments),
         diversity=arguments.diversity,
     )
+
+
+def _taste(arguments: argparse.Namespace) -> Taste | None:
+    if (arguments.user is None) != (arguments.model is None):
+        raise SearchError("--user and --model belong together: who searches, and the model that knows them")
+    if arguments.user is None:
+        return None
+    from mmrec.recommending import Recommender
+
+    return Recommender.load(arguments.model).taste(arguments.user)
+
+
+def _user_weight(arguments: argparse.Namespace) -> dict[str, float]:
+    if arguments.user_weight is None:
+        return {}
+    if arguments.user is None:
+        raise SearchError("--user-weight says how much a user counts: name one with --user and --model")
+    return {"user": arguments.user_weight}
 
 
 def _weight(text: str) -> tuple[str, float]:

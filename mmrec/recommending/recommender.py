@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from fusion.config import FitReport, Hardware
 from fusion.tower import Towers
 from mmrec.errors import ModelError
 from mmrec.evaluation import InteractionSource
-from mmrec.ranking import ApproximateRanker, Ranker, diversify
+from mmrec.ranking import ApproximateRanker, Ranker
 from mmrec.recommending.changes import add_items, drop_items, drop_user, remake_items
 from mmrec.recommending.evaluating import evaluate_model
 from mmrec.recommending.explaining import Explainer
@@ -38,14 +39,16 @@ from mmrec.recommending.explanations import Explanation
 from mmrec.recommending.exploration import places_of_share, with_cold_items
 from mmrec.recommending.filters import CatalogFilter, Where
 from mmrec.recommending.fitting import RecommenderConfig, fit_files
+from mmrec.recommending.lists import best_items
 from mmrec.recommending.model_files import ModelFiles, read_model, write_model
 from mmrec.recommending.model_versions import KEPT, Summary, publish, read_current
 from mmrec.recommending.profiles import UserProfiles, Users
+from mmrec.recommending.taste import taste_of
 from mmrec.recommending.users import UserState
 from mmrec.recommending.words import WordEncoder
+from mmrec.searching import Taste
 from mmrec.store import FeatureStore
 
-DIVERSIFIED_CANDIDATES = 5
 NEWCOMER_DIVERSITY = 0.3
 INDEX_USERS = 1000
 
@@ -238,12 +241,11 @@ class Recommender:
         exclude_UI = found.seen_UI if exclude_seen else None
         wanted = None if candidates is None else self._rows(candidates)
         allowed_I = self._filter.allowed(where or {}, wanted, self._rows(exclude))
-        rows_UK, scores_UK = self._ranked(found.vectors_UD, k, exclude_UI, allowed_I, diversity or 0.0)
-        if diversity is None and found.is_new_U.any():
-            one_1D = found.vectors_UD[found.is_new_U][:1]
-            rows_UK[found.is_new_U], scores_UK[found.is_new_U] = self._ranked(
-                one_1D, k, None, allowed_I, NEWCOMER_DIVERSITY
-            )
+        best = partial(best_items, self._ranker, self._files.vectors_ID, k=k, allowed_I=allowed_I)
+        rows_UK, scores_UK = best(found.vectors_UD, exclude_UI=exclude_UI, diversity=diversity or 0.0)
+        if diversity is None and (new_U := found.is_new_U).any():
+            one_1D = found.vectors_UD[new_U][:1]
+            rows_UK[new_U], scores_UK[new_U] = best(one_1D, exclude_UI=None, diversity=NEWCOMER_DIVERSITY)
         if cold_places := places_of_share(rows_UK.shape[1], explore_share):
             cold_I = ~self._files.trained_I & (True if allowed_I is None else allowed_I)
             rows_UK, scores_UK = with_cold_items(
@@ -267,6 +269,15 @@ class Recommender:
             return np.zeros(0, np.float32)
         dim = found.vectors_UD.shape[1]
         return self._ranker.score(np.broadcast_to(found.vectors_UD, (len(rows_N), dim)), rows_N)
+
+    def taste(self, user: str | int | UserState) -> Taste:
+        """What a search takes to be personal, as `mmrec.Query(words=["rain"], taste=model.taste("u1"))`.
+
+        Raises `ModelError` for a user that the model does not know; somebody new has a state. Items that the model does
+        not have, as those embedded after the fit, are found as if nobody had asked.
+        """
+        _, state = self._profiles.known_state(user)
+        return taste_of(state.vector.astype(np.float32), self._item_rows, self._ranker)
 
     def similar_items(self, items: str | Sequence[str], k: int = 10) -> tuple[Ids, Floats]:
         """The items nearest by cosine, without the item itself: ids and cosines `(N, K)`, or `(K,)` for one item."""
@@ -377,20 +388,6 @@ class Recommender:
 
     def _rows(self, item_ids: Collection[str]) -> Rows:
         return np.array([self._row(item_id) for item_id in item_ids], np.int64)
-
-    def _ranked(
-        self,
-        vectors_UD: Floats,
-        k: int,
-        exclude_UI: sp.csr_array | None,
-        allowed_I: NDArray[np.bool_] | None,
-        diversity: float,
-    ) -> tuple[Rows, Floats]:
-        wanted = k * DIVERSIFIED_CANDIDATES if diversity else k
-        rows_UK, scores_UK = self._ranker.top_k(vectors_UD, wanted, exclude_UI=exclude_UI, allowed_I=allowed_I)
-        if diversity:
-            return diversify(rows_UK, scores_UK, self._files.vectors_ID, k, diversity=diversity)
-        return rows_UK, scores_UK
 
     def _to_ids(self, rows: Rows) -> Ids:
         if len(self._names) != len(self._files.item_ids) + 1:

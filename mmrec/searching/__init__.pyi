@@ -1,5 +1,6 @@
 from .moments import Moment as Moment
 from .query import Query as Query
+from .query import Taste as Taste
 from .query import WEIGHTS as WEIGHTS
 from .searcher import Searcher as Searcher
 from .searcher import search as search

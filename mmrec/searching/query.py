@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from mmrec.errors import SearchError
 from mmrec.store import MODALITIES, Modality
 
-WEIGHTS: Mapping[str, float] = {"visual": 1.0, "audio": 1.0, "text": 1.0, "words": 1.0}
-"""Of the rankings that are joined: by the tokens of each modality, and by full text (`words`)."""
+WEIGHTS: Mapping[str, float] = {"visual": 1.0, "audio": 1.0, "text": 1.0, "words": 1.0, "user": 1.0}
+"""Of the rankings that are joined: by the tokens of each modality, by full text (`words`), and by a taste (`user`)."""
+
+Taste = Callable[[Sequence[str]], NDArray[np.floating]]
+"""How much somebody likes items: ids -> scores `(N,)`, NaN where that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class Query:
         where: which items may be found at all, as in `year >= 2001 and language = 'zh'`.
         modalities: what is compared; None is all that the store has, and full text.
         weights: of the rankings that are joined, where not those of `WEIGHTS`.
+        taste: of somebody, as `Recommender.taste` makes it: ranks what was found, and is joined as one more ranking.
         diversity: from 0, by score alone, to 1, which avoids what is like an item before it in the list; by maximal
             marginal relevance (`mmrec.ranking.diversify`) and the mean vectors of the items in what is compared.
 
@@ -46,6 +50,7 @@ class Query:
     where: str = ""
     modalities: Sequence[Modality] | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    taste: Taste | None = None
     diversity: float = 0.0
 
     def __post_init__(self) -> None:

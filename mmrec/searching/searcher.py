@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,13 @@ from numpy.typing import NDArray
 from mmrec.errors import SearchError, StoreError
 from mmrec.ranking import diversify
 from mmrec.searching.filters import to_sql
+from mmrec.searching.joining import RANK_CONSTANT, Found, Ranking, join
 from mmrec.searching.moments import Moment, best_moment
 from mmrec.searching.query import Query
 from mmrec.searching.vectors import Part, QueryVectors
 from mmrec.store import MODALITIES, FeatureStore, Modality, SearchTables
 
 logger = logging.getLogger(__name__)
-RANK_CONSTANT = 60
-"""Of reciprocal rank fusion: place r in a ranking of weight w is worth w / (60 + r). Cormack, Clarke and Büttcher,
-"Reciprocal rank fusion outperforms Condorcet and individual rank learning methods", SIGIR 2009."""
 DEPTH = 100
 """How far each ranking is read, at least."""
 MOST_VECTORS = 16
@@ -32,18 +29,6 @@ AWAY = 0.5
 """How much of the mean of what is not wanted is taken from what is."""
 REFRESHED_ROWS = 10_000
 """The tables of a store that has no more rows are brought up to date by the search itself."""
-
-Found = tuple[str, float]
-"""An item and its score."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ranking:
-    """One of those that are joined: items, the best first, and the vectors that were asked for."""
-
-    name: str
-    item_ids: Sequence[str]
-    wanted_TD: NDArray[np.float32] | None = None
 
 
 class Searcher:
@@ -71,13 +56,13 @@ class Searcher:
         Raises `SearchError` where the store cannot answer, and where the filter leaves nothing.
         """
         rankings = self._rankings(query, _depth(query, k, offset), with_full_text=True)
-        kept = self._page(query, _joined(query, rankings), k, offset)
+        kept = self._page(query, join(query, rankings), k, offset)
         return [item_id for item_id, _ in kept], np.array([score for _, score in kept], np.float64)
 
     def moments(self, query: Query, *, k: int = 10, offset: int = 0) -> list[Moment]:
         """The best stretch of each of the best items, by pictures and sound alone."""
         rankings = list(self._rankings(query, _depth(query, k, offset), with_full_text=False))
-        item_ids = [item_id for item_id, _ in self._page(query, _joined(query, rankings), k, offset)]
+        item_ids = [item_id for item_id, _ in self._page(query, join(query, rankings), k, offset)]
         best: dict[str, tuple[float, Moment]] = {}
         for ranking in rankings:
             modality: Any = ranking.name
@@ -91,7 +76,7 @@ class Searcher:
                     best[item_id] = worth, moment
         return [best[item_id][1] for item_id in item_ids if item_id in best]
 
-    def _rankings(self, query: Query, depth: int, *, with_full_text: bool) -> Iterator[_Ranking]:
+    def _rankings(self, query: Query, depth: int, *, with_full_text: bool) -> Iterator[Ranking]:
         self._make_ready()
         where = to_sql(query.where, self.tables.columns) if query.where.strip() else ""
         if where and not self.tables.count(where):
@@ -119,10 +104,10 @@ class Searcher:
                     where=where,
                     limit=depth + len(left_out),
                 )
-                yield _Ranking(modality, [item_id for item_id, _ in hits if item_id not in left_out], wanted_TD)
+                yield Ranking(modality, [item_id for item_id, _ in hits if item_id not in left_out], wanted_TD)
         for text in query.words if full_text else ():
             hits = self.tables.matching(text, without=query.without, where=where, limit=depth + len(left_out))
-            yield _Ranking("words", [item_id for item_id, _ in hits if item_id not in left_out])
+            yield Ranking("words", [item_id for item_id, _ in hits if item_id not in left_out])
 
     def _page(self, query: Query, joined: Sequence[Found], k: int, offset: int) -> Sequence[Found]:
         """What is shown of the items that were found, in the order in which it is."""
@@ -190,16 +175,6 @@ def _depth(query: Query, k: int, offset: int) -> int:
     if k < 1 or offset < 0:
         raise SearchError(f"k is {k} and the offset {offset}: expected at least 1, and at least 0")
     return max(DEPTH, (SPREAD_OVER if query.diversity else 1) * (offset + k))
-
-
-def _joined(query: Query, rankings: Iterator[_Ranking] | Sequence[_Ranking]) -> list[Found]:
-    """By reciprocal rank fusion; equal scores in the order of the ids."""
-    scores: dict[str, float] = {}
-    for ranking in rankings:
-        weight = query.weight(ranking.name)
-        for place, item_id in enumerate(ranking.item_ids if weight else (), start=1):
-            scores[item_id] = scores.get(item_id, 0.0) + weight / (RANK_CONSTANT + place)
-    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _rows(vectors: Mapping[str, NDArray[np.float32]], item_ids: Sequence[str]) -> NDArray[np.float32]:
