@@ -44,9 +44,11 @@ def _duplicates(arguments: argparse.Namespace) -> int:
     from mmrec.searching import find_duplicates, group_duplicates
 
     store = open_store(arguments)
-    groups = group_duplicates(find_duplicates(store, thresholds=dict(arguments.threshold)))
+    found = find_duplicates(store, thresholds=dict(arguments.threshold))
+    groups = group_duplicates(found)
     if arguments.json:
-        print(json.dumps({"groups": [asdict(group) for group in groups]}, ensure_ascii=False))
+        pairs = [(pair.first, pair.second) for pair in found]
+        print(json.dumps({"groups": [asdict(group) for group in groups], "pairs": pairs}, ensure_ascii=False))
         return 0
     if not groups:
         print(f"no duplicates among {len(store)} items")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mmrec.cli.logs import add_logging
 
 if TYPE_CHECKING:
+    from mmrec.searching import Copies
     from mmrec.store import FeatureStore
 
 
@@ -41,6 +42,21 @@ def open_store(arguments: argparse.Namespace) -> FeatureStore:
     from mmrec.store import FeatureStore
 
     return FeatureStore(arguments.store, encoder_set=arguments.set)
+
+
+def add_fold(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--fold",
+        type=Path,
+        metavar="FILE",
+        help="show the best of copies alone: a file as `mmrec duplicates --json` printed them",
+    )
+
+
+def read_copies(arguments: argparse.Namespace) -> Copies | None:
+    from mmrec.searching import Copies
+
+    return None if arguments.fold is None else Copies.read(arguments.fold)
 
 
 def add_model(command: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_keep, add_model, share
+from mmrec.cli.output import add_command, add_fold, add_json, add_keep, add_model, read_copies, share
 from mmrec.cli.progress import progress_bar
 from mmrec.cli.searching import index_store
 from mmrec.errors import ModelError
@@ -29,6 +29,7 @@ def add_ranking_commands(commands: Any) -> None:
     who.add_argument("--text", metavar="WORDS", help="somebody new, who says what they like")
     recommend.add_argument("--k", type=int, default=20, help="items per user (default: 20)")
     recommend.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="keep only such items")
+    add_fold(recommend)
     recommend.add_argument("--diversity", type=share, metavar="SHARE", help="from 0 to 1 (default: 0)")
     recommend.add_argument("--explore-share", type=share, default=0.0, metavar="SHARE", help="places for untaken items")
     recommend.add_argument(
@@ -66,6 +67,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
         "where": _parse_where(arguments.where),
         "diversity": arguments.diversity,
         "explore_share": arguments.explore_share,
+        "fold": read_copies(arguments),
     }
     if arguments.text is not None:
         if arguments.out is not None:

@@ -8,7 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_store, count, fail, open_store, positive, share
+from mmrec.cli.output import (
+    add_command,
+    add_fold,
+    add_json,
+    add_store,
+    count,
+    fail,
+    open_store,
+    positive,
+    read_copies,
+    share,
+)
 from mmrec.errors import SearchError
 
 if TYPE_CHECKING:
@@ -42,6 +53,7 @@ def add_search_command(commands: Any) -> None:
     search.add_argument(
         "--user-weight", type=positive, metavar="NUMBER", help="of the ranking by what the user likes (default: 1)"
     )
+    add_fold(search)
     search.add_argument(
         "--diversity", type=share, default=0.0, metavar="SHARE", help="from 0 to 1: avoid what is alike (default: 0)"
     )
@@ -90,6 +102,7 @@ def _query(arguments: argparse.Namespace) -> Query:
         modalities=names,
         weights=dict(_weight(text) for text in arguments.weight) | _user_weight(arguments),
         taste=_taste(arguments),
+        fold=read_copies(arguments),
         diversity=arguments.diversity,
     )
 

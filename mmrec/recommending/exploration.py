@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mmrec.errors import ModelError
 from mmrec.ranking import Ranker
+from mmrec.recommending.lists import folded_top_k, with_copies
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -27,6 +28,7 @@ def with_cold_items(
     places: int,
     exclude_UI: sp.csr_array | None,
     cold_I: NDArray[np.bool_],
+    same_II: sp.csr_array | None,
 ) -> tuple[Rows, Floats]:
     """The lists with at least so many cold items, as far as there are any: the last warm ones make way for them."""
     cold_UK = (rows_UK >= 0) & cold_I[rows_UK]
@@ -35,8 +37,9 @@ def with_cold_items(
         return rows_UK, scores_UK
     users, taken = np.nonzero(rows_UK >= 0)
     listed_UI = sp.csr_array((np.ones(len(users)), (users, rows_UK[users, taken])), (len(rows_UK), len(cold_I)))
-    hidden_UI = listed_UI if exclude_UI is None else sp.csr_array(listed_UI + exclude_UI)
-    new_UC, new_scores_UC = ranker.top_k(vectors_UD, int(missing_U1.max()), exclude_UI=hidden_UI, allowed_I=cold_I)
+    hidden_UI = with_copies(listed_UI if exclude_UI is None else sp.csr_array(listed_UI + exclude_UI), same_II)
+    new_UC, new_scores_UC = folded_top_k(ranker, vectors_UD, int(missing_U1.max()), hidden_UI, cold_I, same_II)
+    missing_U1 = np.minimum(missing_U1, (new_UC >= 0).sum(1, keepdims=True))
     warm_UK = (rows_UK >= 0) & ~cold_UK
     leaves_UK = warm_UK & (warm_UK[:, ::-1].cumsum(1)[:, ::-1] <= missing_U1)
     order_UK = np.argsort(leaves_UK, axis=1, kind="stable")

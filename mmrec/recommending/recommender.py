@@ -39,14 +39,14 @@ from mmrec.recommending.explanations import Explanation
 from mmrec.recommending.exploration import places_of_share, with_cold_items
 from mmrec.recommending.filters import CatalogFilter, Where
 from mmrec.recommending.fitting import RecommenderConfig, fit_files
-from mmrec.recommending.lists import best_items
+from mmrec.recommending.lists import best_items, same_items, with_copies
 from mmrec.recommending.model_files import ModelFiles, read_model, write_model
 from mmrec.recommending.model_versions import KEPT, Summary, publish, read_current
 from mmrec.recommending.profiles import UserProfiles, Users
 from mmrec.recommending.taste import taste_of
 from mmrec.recommending.users import UserState
 from mmrec.recommending.words import WordEncoder
-from mmrec.searching import Taste
+from mmrec.searching import Copies, Taste
 from mmrec.store import FeatureStore
 
 NEWCOMER_DIVERSITY = 0.3
@@ -218,6 +218,7 @@ class Recommender:
         candidates: Collection[str] | None = None,
         diversity: float | None = None,
         explore_share: float = 0.0,
+        fold: Copies | None = None,
     ) -> tuple[Ids, Floats]:
         """The best items: ids and scores `(U, K)`, or `(K,)` for one user; K is at most the number of items.
 
@@ -234,14 +235,16 @@ class Recommender:
                 history: they get what is popular, spread over what there is (0.3).
             explore_share: at least this share of the places goes to items that training does not know. Where fewer
                 come so far by themselves, the best of them take the last places of the list.
+            fold: copies of items, of which only the best one stands in a list, and none of what `exclude_seen` names.
 
         Places that no item is left for hold an empty id and the score -inf.
         """
         found = self._profiles.resolve(users)
-        exclude_UI = found.seen_UI if exclude_seen else None
+        same_II = None if fold is None else same_items(fold, self._item_rows)
+        exclude_UI = with_copies(found.seen_UI, same_II) if exclude_seen else None
         wanted = None if candidates is None else self._rows(candidates)
         allowed_I = self._filter.allowed(where or {}, wanted, self._rows(exclude))
-        best = partial(best_items, self._ranker, self._files.vectors_ID, k=k, allowed_I=allowed_I)
+        best = partial(best_items, self._ranker, self._files.vectors_ID, k=k, allowed_I=allowed_I, same_II=same_II)
         rows_UK, scores_UK = best(found.vectors_UD, exclude_UI=exclude_UI, diversity=diversity or 0.0)
         if diversity is None and (new_U := found.is_new_U).any():
             one_1D = found.vectors_UD[new_U][:1]
@@ -249,7 +252,7 @@ class Recommender:
         if cold_places := places_of_share(rows_UK.shape[1], explore_share):
             cold_I = ~self._files.trained_I & (True if allowed_I is None else allowed_I)
             rows_UK, scores_UK = with_cold_items(
-                self._ranker, rows_UK, scores_UK, found.vectors_UD, cold_places, exclude_UI, cold_I
+                self._ranker, rows_UK, scores_UK, found.vectors_UD, cold_places, exclude_UI, cold_I, same_II
             )
         ids_UK = self._to_ids(rows_UK)
         return (ids_UK[0], scores_UK[0]) if found.is_one else (ids_UK, scores_UK)

@@ -1,3 +1,4 @@
+from .folding import Copies as Copies
 from .moments import Moment as Moment
 from .query import Query as Query
 from .query import Taste as Taste

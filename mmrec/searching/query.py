@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import SearchError
+from mmrec.searching.folding import Copies
 from mmrec.store import MODALITIES, Modality
 
 WEIGHTS: Mapping[str, float] = {"visual": 1.0, "audio": 1.0, "text": 1.0, "words": 1.0, "user": 1.0}
@@ -34,6 +35,7 @@ class Query:
         modalities: what is compared; None is all that the store has, and full text.
         weights: of the rankings that are joined, where not those of `WEIGHTS`.
         taste: of somebody, as `Recommender.taste` makes it: ranks what was found, and is joined as one more ranking.
+        fold: copies of items, of which only the best one is shown.
         diversity: from 0, by score alone, to 1, which avoids what is like an item before it in the list; by maximal
             marginal relevance (`mmrec.ranking.diversify`) and the mean vectors of the items in what is compared.
 
@@ -51,6 +53,7 @@ class Query:
     modalities: Sequence[Modality] | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     taste: Taste | None = None
+    fold: Copies | None = None
     diversity: float = 0.0
 
     def __post_init__(self) -> None:

@@ -111,6 +111,9 @@ class Searcher:
 
     def _page(self, query: Query, joined: Sequence[Found], k: int, offset: int) -> Sequence[Found]:
         """What is shown of the items that were found, in the order in which it is."""
+        if query.fold is not None:
+            scores = dict(joined)
+            joined = [(item_id, scores[item_id]) for item_id in query.fold.folded(scores)]
         return (self._spread(query, joined, k, offset) if query.diversity else joined)[offset : offset + k]
 
     def _spread(self, query: Query, joined: Sequence[Found], k: int, offset: int) -> Sequence[Found]:
@@ -174,7 +177,8 @@ def _depth(query: Query, k: int, offset: int) -> int:
     """How far each ranking is read, and how many of the items are spread."""
     if k < 1 or offset < 0:
         raise SearchError(f"k is {k} and the offset {offset}: expected at least 1, and at least 0")
-    return max(DEPTH, (SPREAD_OVER if query.diversity else 1) * (offset + k))
+    wanted = (SPREAD_OVER if query.diversity else 1) * (offset + k)
+    return max(DEPTH, wanted + (query.fold.most_hidden(wanted) if query.fold is not None else 0))
 
 
 def _rows(vectors: Mapping[str, NDArray[np.float32]], item_ids: Sequence[str]) -> NDArray[np.float32]:

@@ -153,8 +153,10 @@ def test_the_command_prints_groups(store: mmrec.FeatureStore, capsys: pytest.Cap
     assert "sound another, not its own" in printed
     assert "from 00:03; seconds 5.0, not 8.0" in printed
     assert main([*command, *thresholds, "--json"]) == 0
-    groups = json.loads(capsys.readouterr().out)["groups"]
-    assert {group["item_id"] for group in groups} >= {"another"}
+    printed = json.loads(capsys.readouterr().out)
+    assert {group["item_id"] for group in printed["groups"]} >= {"another"}
+    found = find_duplicates(store, thresholds=THRESHOLDS)
+    assert printed["pairs"] == [[pair.first, pair.second] for pair in found]
     assert main(command) == 1
     assert "--threshold clips=0.95" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
