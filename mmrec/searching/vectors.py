@@ -30,6 +30,7 @@ class QueryVectors:
     def __init__(self, tables: SearchTables) -> None:
         self._tables = tables
         self._encoders: dict[str, Any] = {}
+        self._words: dict[str, bool] = {}
         self._said: set[str] = set()
 
     @cached_property
@@ -44,7 +45,7 @@ class QueryVectors:
 
     def with_words(self) -> list[Modality]:
         """The modalities whose encoders have words."""
-        return [modality for modality, record in self.records.items() if _has_words(record)]
+        return [modality for modality, record in self.records.items() if self._has_words(record)]
 
     def parts(self, query: Query, modalities: Sequence[Modality]) -> Iterator[Part]:
         """What is sought, part by part. Raises `SearchError` for one that can be compared with nothing."""
@@ -105,6 +106,12 @@ class QueryVectors:
             raise SearchError(f"vector {number} may be {' or '.join(fitting)}: say which with --modalities")
         return {fitting[0]: _normalised(vectors_TD)}
 
+    def _has_words(self, record: EncoderRecord) -> bool:
+        """Told by the kind of the encoder, without loading it; found once, as kinds are sought among all packages."""
+        if record.fingerprint not in self._words:
+            self._words[record.fingerprint] = _is_known(record) and _kind_has_words(record.spec["kind"])
+        return self._words[record.fingerprint]
+
     def _encoder(self, record: EncoderRecord) -> Any:
         if record.fingerprint not in self._encoders:
             try:
@@ -138,10 +145,9 @@ def _is_known(record: EncoderRecord) -> bool:
     return record.spec.get("kind") != "imported"
 
 
-def _has_words(record: EncoderRecord) -> bool:
-    """Told by the kind of the encoder, without loading it."""
+def _kind_has_words(kind: str) -> bool:
     try:
-        return _is_known(record) and hasattr(encoder_factory(record.spec["kind"]), "encode_text")
+        return hasattr(encoder_factory(kind), "encode_text")
     except LoadError:
         return False
 
