@@ -1,31 +1,21 @@
-"""How fast a store is searched, and how much of the exact answer is found, beside brute force in numpy.
+"""Search: how fast, and how well it finds; what data there is to measure on is said by options.
 
     python scripts/bench_search.py [--items 100000] [--tokens 8] [--width 64] [--quick] [--out search.json]
+    python scripts/bench_search.py --no-speed --data LABELLED --media MEDIA --personal MOVIES
 
-Makes its own store: tokens around 200 centres, seeded, with titles of which one in a hundred has a word, and a column
-of a hundred values to filter by. A query is a token that was moved a little. Recall is the share of the ten best items
-by exact MaxSim that are among the ten that were found.
+`--data`: words to sentences and pictures that have labels (`sentence_pairs.csv`, `images.csv`); `--media`: moments in
+clips and sounds that are spliced from those of a folder; `--personal`: a catalog with interactions (`items.csv`,
+`time/`), of which each user's next item is sought by its kind, with the user and without.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from benching import print_table, write_report
-from numpy.typing import NDArray
-
-from mmrec.catalog import Item
-from mmrec.store import EncoderRecord, Features, FeatureStore, SearchTables, Tokens
-
-ROWS_AT_ONCE = 4096
-NUM_CENTRES, NUM_YEARS, YEAR = 200, 100, 7
-DEPTH, BEST = 100, 10
 
 
 def main() -> None:
@@ -33,97 +23,49 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--tokens", type=int, default=8, help="of each item (default: 8)")
     parser.add_argument("--width", type=int, default=64, help="of a token (default: 64)")
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--no-speed", action="store_true")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="labelled sentences and pictures")
+    parser.add_argument("--media", type=Path, metavar="FOLDER", help="clips and sounds")
+    parser.add_argument("--personal", type=Path, metavar="FOLDER", help="a catalog with interactions")
+    parser.add_argument("--preset", default="light", help="that embeds them (default: light)")
     parser.add_argument("--quick", action="store_true", help="2,000 items and 10 queries")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keep stores and models here, and use what is there")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.items, arguments.queries = 2_000, 10
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), arguments)
-    title = f"{arguments.items:,} items of {arguments.tokens} tokens of {arguments.width} numbers"
-    print_table(title, figures)
-    write_report(arguments.out, ["lancedb", "numpy"], figures)
+    with tempfile.TemporaryDirectory() as temporary:
+        figures = measure(arguments, arguments.work or Path(temporary))
+    write_report(arguments.out, ["lancedb", "numpy", "faiss-cpu"], figures)
 
 
-def measure(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(0)
-    tokens_ITD = made_tokens(rng, arguments.items, arguments.tokens, arguments.width)
-    store = made_store(folder / "store", tokens_ITD)
-    tables = SearchTables(store)
-    start = time.perf_counter()
-    tables.refresh()
-    seconds = time.perf_counter() - start
-    places = rng.integers(arguments.items, size=arguments.queries)
-    queries_QD = tokens_ITD[places, 0] + rng.normal(scale=0.03, size=(arguments.queries, arguments.width))
-    queries_QD = (queries_QD / np.linalg.norm(queries_QD, axis=1, keepdims=True)).astype(np.float32)
-    where = f"{tables.columns['year'].place} = {YEAR}"
-    of_year_I = np.arange(arguments.items) % NUM_YEARS == YEAR
+def measure(arguments: argparse.Namespace, work: Path) -> dict[str, list[dict[str, Any]]]:
+    figures = {}
+    if not arguments.no_speed:
+        from search_speed import measure_speed
 
-    def nearest(query_D: NDArray[np.float32], where: str = "") -> list[str]:
-        return [i for i, _ in tables.nearest("visual", query_D[None], column="tokens", where=where, limit=DEPTH)]
-
-    def exact(query_D: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray((tokens_ITD @ query_D).max(axis=1))
-
-    exact_QI = [exact(query_D) for query_D in queries_QD]
-    filtered_QI = [np.where(of_year_I, scores_I, -np.inf) for scores_I in exact_QI]
-    return [
-        {"what": "tables made", "seconds": seconds},
-        {"what": "tokens", **times(nearest, queries_QD, exact_QI)},
-        {"what": "filtered to 1%", **times(lambda query_D: nearest(query_D, where), queries_QD, filtered_QI)},
-        {"what": "full text", **times(lambda _: tables.matching("rain", limit=DEPTH), queries_QD)},
-        {"what": "brute force in numpy", **times(exact, queries_QD)},
-    ]
+        size = (arguments.items, arguments.tokens, arguments.width)
+        with tempfile.TemporaryDirectory() as folder:
+            title = "{:,} items of {} tokens of {} numbers".format(*size)
+            figures[title] = measure_speed(Path(folder), *size, arguments.queries)
+            print_table(title, figures[title])
+    for name, of in {"words": "data", "moments": "media", "personal": "personal"}.items():
+        folder = getattr(arguments, of)
+        if folder is not None:
+            figures[name] = measure_quality(name, folder, work / name, arguments.preset)
+            print_table(name, figures[name])
+    return figures
 
 
-def made_tokens(rng: np.random.Generator, items: int, tokens: int, width: int) -> NDArray[np.float32]:
-    centres_CD = rng.normal(size=(NUM_CENTRES, width))
-    tokens_ITD = rng.normal(size=(items, tokens, width)).astype(np.float32)
-    tokens_ITD += centres_CD[np.arange(items) % NUM_CENTRES, None].astype(np.float32)
-    return tokens_ITD / np.linalg.norm(tokens_ITD, axis=2, keepdims=True)
+def measure_quality(name: str, folder: Path, work: Path, preset: str) -> list[dict[str, Any]]:
+    from search_moments import measure_moments
+    from search_personal import measure_personal
+    from search_words import measure_words
 
-
-def made_store(folder: Path, tokens_ITD: NDArray[np.float32]) -> FeatureStore:
-    store = FeatureStore(folder, create=True)
-    width = tokens_ITD.shape[2]
-    store.add_encoders(
-        [EncoderRecord(fingerprint="v", modality="visual", name="made", dim=width, spec={"kind": "imported"})]
-    )
-    for start in range(0, len(tokens_ITD), ROWS_AT_ONCE):
-        store.write(list(made_rows(tokens_ITD[start : start + ROWS_AT_ONCE], start)))
-    return store
-
-
-def made_rows(tokens_BTD: NDArray[np.float32], start: int) -> Iterator[Features]:
-    starts_T = np.arange(tokens_BTD.shape[1], dtype=np.float64)
-    spans_T2 = np.column_stack([starts_T, starts_T + 1])
-    for number, tokens_TD in enumerate(tokens_BTD, start=start):
-        title = f"title {number} {'rain' if number % 100 == 0 else 'sun'}"
-        item = Item(item_id=str(number), title=title, metadata={"year": str(number % NUM_YEARS)})
-        key = f"{number + 1:016x}"
-        yield Features(
-            item, {"visual": Tokens(tokens_TD, spans_T2)}, fingerprints={"visual": "v"}, keys={"visual": key}
-        )
-
-
-def times(
-    ask: Callable[[NDArray[np.float32]], Any],
-    queries_QD: NDArray[np.float32],
-    exact_QI: list[NDArray[np.float32]] | None = None,
-) -> dict[str, float]:
-    """Milliseconds of a query, after one to warm up, and the recall where the exact scores are given."""
-    ask(queries_QD[0])
-    seconds, recalls = [], []
-    for number, query_D in enumerate(queries_QD):
-        start = time.perf_counter()
-        found = ask(query_D)
-        seconds.append(time.perf_counter() - start)
-        if exact_QI is not None:
-            best = {str(place) for place in np.argsort(-exact_QI[number])[:BEST]}
-            recalls.append(len(best & set(found[:BEST])) / BEST)
-    figures = {"p50_ms": 1e3 * float(np.median(seconds)), "p99_ms": 1e3 * float(np.quantile(seconds, 0.99))}
-    return figures | ({"recall": float(np.mean(recalls))} if recalls else {})
+    work.mkdir(parents=True, exist_ok=True)
+    measures = {"words": measure_words, "moments": measure_moments, "personal": measure_personal}
+    return measures[name](folder, work, preset)
 
 
 if __name__ == "__main__":
