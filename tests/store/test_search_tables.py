@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from store_rows import DIMS, make
@@ -91,6 +93,7 @@ def test_many_rows_get_indices_that_find_the_best(
     store: FeatureStore, tables: SearchTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(searching_module, "INDEXED_ROWS", 300)
+    monkeypatch.setattr(searching_module, "EXACT_ROWS", 50)
     store.write([make(f"n{number}", seed=number, visual=2) for number in range(300)])
     tables.refresh()
     assert (store.folder / "search.visual.lance" / "_indices").is_dir()
@@ -106,6 +109,29 @@ def test_many_rows_get_indices_that_find_the_best(
     tables.refresh()
     late_1D = tables.moments("visual", ["late"])["late"].vectors_TD[:1]
     assert tables.nearest("visual", late_1D, column="tokens", limit=1)[0][0] == "late"
+
+
+@pytest.mark.parametrize("column", ["vector", "tokens"])
+def test_a_filter_that_leaves_few_is_answered_exactly(
+    store: FeatureStore, tables: SearchTables, column: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching_module, "ROWS_AT_ONCE", 7)
+    store.write([make(f"n{number}", seed=number, visual=1 + number % 3) for number in range(30)])
+    tables.refresh()
+    wanted_TD = np.random.default_rng(2).normal(size=(1 if column == "vector" else 3, DIMS["visual"]))
+    wanted_TD = (wanted_TD / np.linalg.norm(wanted_TD, axis=1, keepdims=True)).astype(np.float32)
+    where = "item_id IN ('n1', 'n2', 'n3', 'n5', 'n8', 'n13', 'n21')"
+    by_engine = dict(tables.nearest("visual", wanted_TD, column=column, limit=99))
+    found = tables.nearest("visual", wanted_TD, column=column, where=where, limit=5)
+    expected = {f"n{number}": by_engine[f"n{number}"] for number in (1, 2, 3, 5, 8, 13, 21)}
+    assert [item_id for item_id, _ in found] == sorted(expected, key=lambda i: (-expected[i], i))[:5]
+    assert [score for _, score in found] == pytest.approx([expected[item_id] for item_id, _ in found], abs=1e-5)
+    assert tables.nearest("visual", wanted_TD, column=column, where="item_id = 'nobody'", limit=5) == []
+
+
+def test_every_width_is_cut_into_pieces_of_few_numbers() -> None:
+    cut = {dim: searching_module._num_sub_vectors(dim) for dim in (64, 153, 512, 1700, 151, 4)}
+    assert cut == {64: 8, 153: 51, 512: 64, 1700: 340, 151: 151, 4: 1}
 
 
 def test_sets_are_searched_apart(store: FeatureStore, tables: SearchTables) -> None:
