@@ -1,4 +1,4 @@
-"""The demo: a sample catalog, from nothing to recommendations."""
+"""The demo: a sample catalog, from nothing to recommendations and search."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from mmrec.cli.stores import print_report, run_embed
 
 if TYPE_CHECKING:
     from mmrec.recommending import Recommender
+    from mmrec.store import FeatureStore
 
 EXAMPLE_WORDS = ("I like slow piano music", "我喜欢慢速钢琴音乐")
+SEARCHED_WORDS = ("rain at night", "夜晚的雨声")
+EXAMPLE_ITEM = "item050"
 
 
 def add_demo_command(commands: Any) -> None:
@@ -25,6 +28,7 @@ def add_demo_command(commands: Any) -> None:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from mmrec.sample import make_sample_catalog
+    from mmrec.store import FeatureStore
 
     folder = arguments.out
     _say(f"1. writing a sample catalog of short clips, and what simulated users watched, to {folder / 'catalog'}")
@@ -40,15 +44,19 @@ def _demo(arguments: argparse.Namespace) -> int:
     )
     users = _middle_users(folder / "catalog" / "interactions.csv")
     _print_users(model, users)
-    _print_why(model, folder / "store", next(iter(users)))
     for words in EXAMPLE_WORDS:
         ids, _ = model.recommend(model.user_vector(text=words), k=4)
         print(f"\nSomebody new who says: {words}\n  is offered  {_titles(model, ids)}")
+    store = FeatureStore(folder / "store")
+    _print_found(model, store)
+    _print_why(model, store, next(iter(users)))
+    of_model, of_store = f"--model {folder / 'model'}", f"--store {folder / 'store'}"
     print(
-        f"\nNext: mmrec recommend --model {folder / 'model'} --user user102 --k 10"
-        f"\n      mmrec explain --model {folder / 'model'} --store {folder / 'store'} --user user102 --item item050"
-        f"\n      mmrec similar --model {folder / 'model'} --item item050"
-        f"\n      mmrec export --store {folder / 'store'} --out {folder / 'export'} --format parquet"
+        f"\nNext: mmrec recommend {of_model} --user user102 --k 10"
+        f"\n      mmrec explain {of_model} {of_store} --user user102 --item {EXAMPLE_ITEM}"
+        f"\n      mmrec similar {of_model} --item {EXAMPLE_ITEM}"
+        f"\n      mmrec search {of_store} {of_model} --user user102 'calm music'"
+        f"\n      mmrec export {of_store} --out {folder / 'export'} --format parquet"
         "\n      mmrec embed YOUR_FOLDER_OR_CATALOG --store YOUR_STORE --preset light"
     )
     return 0
@@ -89,12 +97,23 @@ def _print_users(model: Recommender, watched: dict[str, list[str]]) -> None:
         print(f"\n{user} watched     {_titles(model, items)}\n  is offered  {_titles(model, ids)}")
 
 
-def _print_why(model: Recommender, store: Path, user: str) -> None:
-    """Why a user is offered the first item of their list."""
-    from mmrec.store import FeatureStore
+def _print_found(model: Recommender, store: FeatureStore) -> None:
+    """What is found by words of two languages, and the moment that is most like an item."""
+    from mmrec.searching import Query, Searcher
 
+    searcher = Searcher(store)
+    for words in SEARCHED_WORDS:
+        ids, _ = searcher.search(Query(words=[words]), k=4)
+        print(f"\nA search for {words}\n  finds       {_titles(model, ids)}")
+    (moment,) = searcher.moments(Query(items=[EXAMPLE_ITEM]), k=1)
+    found = f"{moment.when} of  {_titles(model, [moment.item_id])}, by its {moment.modality} tokens"
+    print(f"\nThe moment most like  {_titles(model, [EXAMPLE_ITEM])}\n  is          {found}")
+
+
+def _print_why(model: Recommender, store: FeatureStore, user: str) -> None:
+    """Why a user is offered the first item of their list."""
     item_id = model.recommend(user, k=1)[0][0]
-    why = model.explain(user, item_id, store=FeatureStore(store))
+    why = model.explain(user, item_id, store=store)
     print(f"\nWhy {user} is offered  {_titles(model, [item_id])}", *why.sentences(), sep="\n  ")
 
 
