@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLE_WORDS = ("I like slow piano music", "我喜欢慢速钢琴音乐")
 SEARCHED_WORDS = ("rain at night", "夜晚的雨声")
-EXAMPLE_ITEM = "item050"
+MOMENT_LIKE = "item006"
 
 
 def add_demo_command(commands: Any) -> None:
@@ -53,8 +53,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     of_model, of_store = f"--model {folder / 'model'}", f"--store {folder / 'store'}"
     print(
         f"\nNext: mmrec recommend {of_model} --user user102 --k 10"
-        f"\n      mmrec explain {of_model} {of_store} --user user102 --item {EXAMPLE_ITEM}"
-        f"\n      mmrec similar {of_model} --item {EXAMPLE_ITEM}"
+        f"\n      mmrec explain {of_model} {of_store} --user user102 --item item050"
+        f"\n      mmrec similar {of_model} --item item050"
         f"\n      mmrec search {of_store} {of_model} --user user102 'calm music'"
         f"\n      mmrec export {of_store} --out {folder / 'export'} --format parquet"
         "\n      mmrec embed YOUR_FOLDER_OR_CATALOG --store YOUR_STORE --preset light"
@@ -105,9 +105,9 @@ def _print_found(model: Recommender, store: FeatureStore) -> None:
     for words in SEARCHED_WORDS:
         ids, _ = searcher.search(Query(words=[words]), k=4)
         print(f"\nA search for {words}\n  finds       {_titles(model, ids)}")
-    (moment,) = searcher.moments(Query(items=[EXAMPLE_ITEM]), k=1)
+    (moment,) = searcher.moments(Query(items=[MOMENT_LIKE]), k=1)
     found = f"{moment.when} of  {_titles(model, [moment.item_id])}, by its {moment.modality} tokens"
-    print(f"\nThe moment most like  {_titles(model, [EXAMPLE_ITEM])}\n  is          {found}")
+    print(f"\nThe moment most like  {_titles(model, [MOMENT_LIKE])}\n  is          {found}")
 
 
 def _print_why(model: Recommender, store: FeatureStore, user: str) -> None:
