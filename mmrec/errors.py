@@ -6,6 +6,7 @@ MMRecError
 ├── StoreError          the feature store is missing, damaged, in use, or cannot be written
 ├── ModelError          a recommender cannot be fitted, read, or asked what it was asked
 │   └── FitInterrupted  a fit was asked to stop before its end
+├── MediaError          a media file gives no picture, or no sound, to be shown
 ├── SearchError         a search cannot be understood, or cannot be answered by this store
 ├── InteractionError    interactions cannot be read, or do not fit the catalog
 ├── BaselineError  interactions or settings that a baseline cannot use
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
+from pathlib import Path
 
 OWN_PACKAGES = ("encoders", "fusion")
 
@@ -49,6 +51,14 @@ class ModelError(MMRecError):
 
 class SearchError(MMRecError):
     """A search that cannot be understood, or that this store cannot answer."""
+
+
+class MediaError(MMRecError):
+    """A media file that gives no picture, or no sound, to be shown; `problem` says why."""
+
+    def __init__(self, media: Path, wanted: str, problem: Problem) -> None:
+        super().__init__(f"{media} gives no {wanted}: {problem.reason}, {problem.detail}")
+        self.problem = problem
 
 
 class InteractionError(MMRecError):

@@ -173,6 +173,8 @@ class _Scaler:
             threads=1,
         )
         green, blue, red = (_plane(plane, scaled_width) for plane in rgb.planes)
+        if plan.fit == "inside":
+            height, width = scaled_height, scaled_width
         image = np.stack([_place(plane, height, width) for plane in (red, green, blue)], axis=-1)
         return self.orientation.upright(image)
 

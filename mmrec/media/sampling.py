@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import ClassVar, Literal, TypeVar, get_args
 
 from mmrec.errors import MMRecError
 
 FrameMode = Literal["uniform", "keyframes", "fps"]
 SoundMode = Literal["windows", "all"]
-Fit = Literal["crop", "squash", "pad"]
+Fit = Literal["crop", "squash", "pad", "inside"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 T = TypeVar("T")
@@ -68,6 +68,35 @@ class FrameSampling:
         return [(k + 0.5) / count * duration_seconds for k in range(count)]
 
 
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The frames on screen at given moments, in seconds from the start.
+
+    >>> from mmrec.media import FramePlan, Moments, decode_media
+    >>> plan = FramePlan(sampling=Moments((0.5,)), height=24, width=32)
+    >>> decode_media("media/football-0.mp4", plan, None).frame_spans
+    [(0.5, 0.5)]
+    """
+
+    seconds: tuple[float, ...]
+    mode: ClassVar[str] = "moments"
+
+    def __post_init__(self) -> None:
+        _check(
+            _is_count(len(self.seconds), MAX_FRAMES), "the number of moments", len(self.seconds), f"1 to {MAX_FRAMES}"
+        )
+        for moment in self.seconds:
+            _check(_is_number(moment) and 0 <= moment < 1e9, "moment", moment, "seconds from the start, 0 or more")
+
+    @property
+    def count(self) -> int:
+        return len(self.seconds)
+
+    def times(self, duration_seconds: float) -> list[float]:
+        """The moments wanted; those after the end are at the end."""
+        return [min(moment, duration_seconds) for moment in self.seconds]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoundSampling:
     """Which windows stand for a sound.
@@ -122,7 +151,8 @@ class FramePlan:
     """Frames to decode, and the shape an encoder wants them in.
 
     A token is made of the frames at its time plus each of `offsets` (seconds). `fit` says how a frame becomes
-    `height` x `width`: `crop` fills it and cuts the middle out, `squash` ignores the aspect, `pad` adds black borders.
+    `height` x `width`: `crop` fills it and cuts the middle out, `squash` ignores the aspect, `pad` adds black borders;
+    with `inside` it keeps its aspect, and is as large as fits.
 
     >>> from mmrec.media import FramePlan, FrameSampling, decode_media
     >>> pairs = FramePlan(sampling=FrameSampling(count=3), height=16, width=24, fit="pad", offsets=(0.0, 0.25))
@@ -130,7 +160,7 @@ class FramePlan:
     (3, 2, 16, 24, 3)
     """
 
-    sampling: FrameSampling
+    sampling: FrameSampling | Moments
     height: int
     width: int
     fit: Fit = "crop"

@@ -1,0 +1,5 @@
+from .pictures import Preview as Preview
+from .pictures import previews as previews
+from .pictures import thumbnail as thumbnail
+from .pictures import waveform as waveform
+from .projection import project as project
