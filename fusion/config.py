@@ -173,7 +173,8 @@ class Hardware:
 class FitReport:
     """How a fit went. `metrics` are those of the weights that were kept; empty without validation.
 
-    `rules` says what the data chose: whether order counts, and which softmax was used.
+    `rules` says what the data chose: whether order counts, and which softmax was used. `curves` are the mean loss
+    `train_loss` and the validation metrics of each epoch, in order; empty where an earlier version fitted.
     """
 
     epochs: int
@@ -182,3 +183,4 @@ class FitReport:
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
     rules: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict, repr=False)

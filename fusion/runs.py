@@ -57,7 +57,8 @@ def _run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
     best = None if task.holdout is None else BestWeights()
     checkpoint = _checkpoint(task, config, hardware)
     try:
-        trainer = _make_trainer(config, hardware, best, checkpoint)
+        curves = _Curves()
+        trainer = _make_trainer(config, hardware, [curves, *([] if best is None else [best])], checkpoint)
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise TrainingError(str(error)) from error
     resumed = checkpoint is not None and checkpoint.exists()
@@ -76,7 +77,8 @@ def _run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
     if best is not None:
         best_epoch = best.restore(task)
     task.cpu()
-    return FitReport(trainer.current_epoch, best_epoch, task.num_examples, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return FitReport(trainer.current_epoch, best_epoch, task.num_examples, seconds, curves=curves.values)
 
 
 def _checkpoint(task: Task, config: FusionConfig, hardware: Hardware) -> Path | None:
@@ -92,13 +94,13 @@ def _checkpoint(task: Task, config: FusionConfig, hardware: Hardware) -> Path | 
 
 
 def _make_trainer(
-    config: FusionConfig, hardware: Hardware, best: BestWeights | None, checkpoint: Path | None
+    config: FusionConfig, hardware: Hardware, watching: list[Callback], checkpoint: Path | None
 ) -> L.Trainer:
-    callbacks: list[Callback] = [_Watch(hardware)]
+    callbacks: list[Callback] = [_Watch(hardware), *watching]
     if config.ema_decay:
         callbacks.append(_WarmAverage(config.ema_decay))
-    if best is not None:
-        callbacks += [best, EarlyStopping("val_score", mode="max", patience=config.patience)]
+    if any(isinstance(callback, BestWeights) for callback in watching):
+        callbacks.append(EarlyStopping("val_score", mode="max", patience=config.patience))
     loggers: list[Logger] = []
     if hardware.logs is not None:
         loggers = [CSVLogger(hardware.logs, "logs", "csv"), TensorBoardLogger(hardware.logs, "logs", "tensorboard")]
@@ -152,6 +154,24 @@ class _Watch(Callback):
         total = int(trainer.estimated_stepping_batches)
         left = seconds / max(1, step - self._first_step) * max(0, total - step)
         return FitProgress(trainer.current_epoch + 1, step, total, seconds, left, self._metrics)
+
+
+class _Curves(Callback):
+    """Keeps the loss and the validation metrics of each epoch."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for name, value in trainer.callback_metrics.items():
+            if name != "val_score":
+                self.values.setdefault(name, []).append(float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.values = state_dict["values"]
 
 
 def _steps(trainer: L.Trainer) -> int:

@@ -74,6 +74,9 @@ def test_a_stopped_fit_ends_as_one_that_was_not(
     towers, report = fit(data, config, hardware, validated=validated)
     assert report.epochs == expected.epochs == 5 and report.best_epoch == expected.best_epoch
     assert report.metrics == pytest.approx(expected.metrics, abs=1e-5)
+    assert report.curves.keys() == {"train_loss", *(["val_recall@20", "val_ndcg@20"] if validated else [])}
+    for name, curve in report.curves.items():
+        assert len(curve) == 5 and curve == pytest.approx(expected.curves[name], abs=1e-4)
     for ours, theirs in zip(towers.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
     assert steps == list(range(steps[0], steps[-1] + 1)) and steps[0] == 2 * steps[-1] // 5 + 1
