@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,14 +59,16 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _failed(store: FeatureStore, out: Path | None, *, as_json: bool) -> int:
+    from mmrec.store import faults
+
     if out is not None:
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, _FAILED_COLUMNS)
             writer.writeheader()
-            writer.writerows(_problems(store))
+            writer.writerows(faults(store))
         print(out)
         return 0
-    for problem in _problems(store):
+    for problem in faults(store):
         if as_json:
             print(json.dumps(problem))
         else:
@@ -75,28 +76,6 @@ def _failed(store: FeatureStore, out: Path | None, *, as_json: bool) -> int:
             where = f" ({problem['media']})" if problem["media"] else ""
             print(f"{problem['item_id']}: {problem['modality']} {problem['reason']}{since}: {problem['detail']}{where}")
     return 0
-
-
-def _problems(store: FeatureStore) -> Iterator[dict[str, str]]:
-    """The faults of all items, one a modality."""
-    from mmrec.errors import Reason
-    from mmrec.store import MODALITIES
-
-    marks = [f"{modality}_{name}" for modality in MODALITIES for name in ("reason", "detail", "stale_since")]
-    for batch in store.scan(["item_id", "status", "media", *marks]):
-        for row in batch.to_pylist():
-            for modality in MODALITIES:
-                reason, since = row[f"{modality}_reason"], row[f"{modality}_stale_since"]
-                if reason is not None and (since is not None or Reason(reason).is_fault):
-                    yield {
-                        "item_id": row["item_id"],
-                        "status": row["status"],
-                        "modality": modality,
-                        "reason": reason,
-                        "detail": row[f"{modality}_detail"] or "",
-                        "media": row["media"] or "",
-                        "stale_since": since.isoformat(timespec="seconds") if since else "",
-                    }
 
 
 def _runs(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,11 @@ from .interactions import make_interactions as make_interactions
 from .interactions import read_catalog_interactions as read_catalog_interactions
 from .interactions import read_interactions as read_interactions
 from .interactions import write_interactions as write_interactions
+from .metrics import Interval as Interval
+from .metrics import bootstrap_interval as bootstrap_interval
+from .metrics import catalog_metrics as catalog_metrics
 from .metrics import compare as compare
+from .metrics import count_groups as count_groups
 from .metrics import rank_metrics as rank_metrics
 from .ranking_report import evaluate_rankings as evaluate_rankings
 from .splits import split as split

@@ -30,7 +30,7 @@ from encoders.cleaning import clean_text
 from fusion.config import FitReport, Hardware
 from fusion.tower import Towers
 from mmrec.errors import ModelError
-from mmrec.evaluation import InteractionSource
+from mmrec.evaluation import Interactions, InteractionSource
 from mmrec.ranking import ApproximateRanker, Ranker
 from mmrec.recommending.changes import add_items, drop_items, drop_user, remake_items
 from mmrec.recommending.evaluating import evaluate_model
@@ -144,6 +144,11 @@ class Recommender:
     @property
     def item_ids(self) -> list[str]:
         return list(self._files.item_ids)
+
+    @property
+    def interactions(self) -> Interactions | None:
+        """What it was fitted to, with the rows of `item_ids` and `user_ids`; None where to content alone."""
+        return self._files.interactions
 
     @property
     def user_ids(self) -> list[str]:
@@ -288,9 +293,8 @@ class Recommender:
         vectors_ID = self._files.vectors_ID
         unit_ID: Floats = vectors_ID / np.maximum(np.linalg.norm(vectors_ID, axis=1, keepdims=True), 1e-12)
         self._similar = self._similar or Ranker(unit_ID)
-        itself_NI = sp.csr_array(
-            (np.ones(len(rows_N)), (np.arange(len(rows_N)), rows_N)), shape=(len(rows_N), len(unit_ID))
-        )
+        shape = (len(rows_N), len(unit_ID))
+        itself_NI = sp.csr_array((np.ones(len(rows_N)), (np.arange(len(rows_N)), rows_N)), shape=shape)
         rows_NK, cosines_NK = self._similar.top_k(unit_ID[rows_N], k, exclude_UI=itself_NI)
         ids_NK = self._to_ids(rows_NK)
         return (ids_NK[0], cosines_NK[0]) if isinstance(items, str) else (ids_NK, cosines_NK)

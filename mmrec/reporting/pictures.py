@@ -78,7 +78,7 @@ def waveform(media: Path, points: int) -> list[float]:
 
 
 def previews(media: Iterable[Path], *, pictures: int, height: int, points: int, workers: int = 0) -> Iterator[Preview]:
-    """Of each file a strip of `pictures` evenly spaced ones, and `points` peaks, as soon as each is decoded.
+    """Of each file a strip of `pictures` evenly spaced ones, and `points` peaks, 0 for none, as soon as it is decoded.
 
     A file that gives neither has a `problem`; it raises nothing, and does not disturb the others.
 
@@ -90,7 +90,7 @@ def previews(media: Iterable[Path], *, pictures: int, height: int, points: int, 
     """
     frames = FramePlan(sampling=FrameSampling(count=pictures), height=height, width=TALLEST * height, fit="inside")
     limits = DecodeLimits(workers=workers, timeout_seconds=LIMITS.timeout_seconds, memory_bytes=LIMITS.memory_bytes)
-    for path, decoded in _decoded(media, frames, _sound_plan(points), limits):
+    for path, decoded in _decoded(media, frames, _sound_plan(points) if points else None, limits):
         strip, size = b"", (0, 0)
         if decoded.frames_TFHWC is not None:
             strip_HWC = np.concatenate(list(decoded.frames_TFHWC[:, 0]), axis=1)

@@ -20,3 +20,4 @@ from .notebook import html_table as html_table
 from .runs import Run as Run
 from .tables import Version as Version
 from .status import StoreStatus as StoreStatus
+from .status import faults as faults

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mmrec.errors import Reason
+from mmrec.store.features import MODALITIES
 from mmrec.store.notebook import html_table
+
+if TYPE_CHECKING:
+    from mmrec.store.feature_store import FeatureStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,3 +57,28 @@ class StoreStatus:
     @property
     def _size(self) -> str:
         return f"{self.bytes_on_disk / 1e6:.1f} MB"
+
+
+def faults(store: FeatureStore) -> Iterator[dict[str, str]]:
+    """The faults of all items, one a modality: what could not be read, or not any more; why, and of which file.
+
+    >>> import mmrec
+    >>> from mmrec.store import faults
+    >>> list(faults(mmrec.FeatureStore("store")))
+    []
+    """
+    marks = [f"{modality}_{name}" for modality in MODALITIES for name in ("reason", "detail", "stale_since")]
+    for batch in store.scan(["item_id", "status", "media", *marks]):
+        for row in batch.to_pylist():
+            for modality in MODALITIES:
+                reason, since = row[f"{modality}_reason"], row[f"{modality}_stale_since"]
+                if reason is not None and (since is not None or Reason(reason).is_fault):
+                    yield {
+                        "item_id": row["item_id"],
+                        "status": row["status"],
+                        "modality": modality,
+                        "reason": reason,
+                        "detail": row[f"{modality}_detail"] or "",
+                        "media": row["media"] or "",
+                        "stale_since": since.isoformat(timespec="seconds") if since else "",
+                    }
