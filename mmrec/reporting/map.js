@@ -243,8 +243,9 @@
     draw();
   });
 
-  const best = data.columns.findIndex((its) => !its.ordered && its.labels.length > 2);
-  if (best >= 0) [column, select.value] = [data.columns[best], String(best)];
+  const unnamed = (its) => its.codes.split("-").length + (its.ordered || its.labels.length < 3 ? count : 0);
+  if (column) column = data.columns.reduce((best, its) => (unnamed(its) < unnamed(best) ? its : best));
+  select.value = String(data.columns.indexOf(column));
   const redraw = () => (showLegend(), draw());
   new ResizeObserver(draw).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

@@ -6,14 +6,13 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 from mmrec.errors import Reason
 from mmrec.reporting.items import StoreItems
 from mmrec.store import MODALITIES, FeatureStore, Run, StoreStatus, faults
 
-MAX_FAULTS, MAX_RUNS, MAX_COUNTED = 50, 30, 8
+MAX_FAULTS, MAX_RUNS, MAX_COUNTED = 50, 8, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +95,10 @@ def failures(store: FeatureStore) -> Faults:
     return Faults(named, rows, total)
 
 
-def run_rows(store: FeatureStore) -> list[RunRow]:
-    """The latest runs, the newest first."""
-    return [_row(run) for run in islice(store.runs(), MAX_RUNS)]
+def run_rows(store: FeatureStore) -> tuple[list[RunRow], int]:
+    """The latest runs, the newest first, and how many there are in all."""
+    runs = store.runs()
+    return [_row(run) for run in runs[:MAX_RUNS]], len(runs)
 
 
 def _row(run: Run) -> RunRow:

@@ -52,6 +52,7 @@ def render(report: Report) -> str:
     return environment.get_template("report.html").render(
         report=report,
         name=report.items.name,
+        shares_of=shares_of,
         map_data=None if report.map is None else map_data(report),
         style=style,
         script=script,
@@ -167,6 +168,15 @@ def polyline(values: Sequence[float], width: int, height: int) -> str:
     extent = (high - low) or 1
     points = ((place * step, height * (1 - (value - low) / extent)) for place, value in enumerate(values))
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def shares_of(values: Sequence[float], low: float, high: float) -> list[str]:
+    """Where values lie in a drawing from `low` to `high`, which has a little room at both sides.
+
+    >>> shares_of([0.0, 0.5], low=0.0, high=1.0)
+    ['2.00%', '50.00%']
+    """
+    return [f"{2 + 96 * (value - low) / ((high - low) or 1):.2f}%" for value in values]
 
 
 def wave(peaks: Sequence[float], height: int) -> str:

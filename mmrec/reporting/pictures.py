@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +22,7 @@ MAX_WIDTH, MAX_POINTS = 2048, 4096
 TALLEST = 2  # a picture's height in widths
 SOUND_RATE, WINDOW_SECONDS = 16_000, 0.2
 QUALITY = 80
+GAP, GREY = 2, 128  # between the pictures of a strip
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ def waveform(media: Path, points: int) -> list[float]:
     return _peaks(decoded.windows, points)
 
 
-def previews(media: Iterable[Path], *, pictures: int, height: int, points: int, workers: int = 0) -> Iterator[Preview]:
+def previews(
+    media: Iterable[Path], *, pictures: int, height: int, points: int, workers: int = 0
+) -> Generator[Preview, None, None]:
     """Of each file a strip of `pictures` evenly spaced ones, and `points` peaks, 0 for none, as soon as it is decoded.
 
     A file that gives neither has a `problem`; it raises nothing, and does not disturb the others.
@@ -86,18 +89,23 @@ def previews(media: Iterable[Path], *, pictures: int, height: int, points: int, 
     >>> from mmrec.reporting import previews
     >>> for preview in previews([Path("media/football-0.mp4")], pictures=4, height=24, points=8):
     ...     print(preview.media.name, preview.size, preview.peaks)
-    football-0.mp4 (128, 24) ()
+    football-0.mp4 (134, 24) ()
     """
     frames = FramePlan(sampling=FrameSampling(count=pictures), height=height, width=TALLEST * height, fit="inside")
     limits = DecodeLimits(workers=workers, timeout_seconds=LIMITS.timeout_seconds, memory_bytes=LIMITS.memory_bytes)
     for path, decoded in _decoded(media, frames, _sound_plan(points) if points else None, limits):
         strip, size = b"", (0, 0)
         if decoded.frames_TFHWC is not None:
-            strip_HWC = np.concatenate(list(decoded.frames_TFHWC[:, 0]), axis=1)
+            strip_HWC = _side_by_side(decoded.frames_TFHWC[:, 0])
             strip, size = jpeg(strip_HWC), (strip_HWC.shape[1], strip_HWC.shape[0])
         peaks = tuple(_peaks(decoded.windows, points)) if decoded.windows else ()
         problem = None if strip or peaks else _reason(decoded.visual_problem)
         yield Preview(path, strip, size, peaks, problem)
+
+
+def _side_by_side(pictures_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    gap = np.full((pictures_THWC.shape[1], GAP, 3), GREY, np.uint8)
+    return np.concatenate([part for picture in pictures_THWC for part in (picture, gap)][:-1], axis=1)
 
 
 def jpeg(picture_HWC: NDArray[np.uint8]) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from mmrec.tables import local_path
 
 logger = logging.getLogger(__name__)
 
-NUM_SAMPLES, NUM_SHEETS, NUM_USERS = 8, 12, 6
+NUM_SAMPLES, NUM_SHEETS, NUM_USERS = 6, 12, 6
 SHEET_PICTURES, SHEET_HEIGHT, SHEET_POINTS = 5, 72, 160
 THUMBNAILS, THUMBNAIL_HEIGHT = 300, 64
 DECODING_SECONDS = 20.0
@@ -39,7 +40,7 @@ COLUMNS_OF_SLICES = 4
 class ModelPart:
     """What a report says of a model; the parts are None where there were no interactions, or nothing was held out."""
 
-    name: str
+    about: str
     report: FitReport
     settings: dict[str, Any]
     num_items: int
@@ -62,6 +63,7 @@ class Report:
     overview: Overview
     faults: Faults
     runs: list[RunRow]
+    num_runs: int
     sheets: list[tuple[str, Preview]]
     unreachable: int
     map: ItemMap | None
@@ -132,6 +134,7 @@ def make_report(
     named = [*samples, *(n.item_id for found in near for space in found.spaces.values() for n in space)]
     if part is not None:
         named += [name for user in part.lists for name in (*user.latest, *(item.item_id for item in user.items))]
+    runs, num_runs = run_rows(store)
     return Report(
         store=str(store.folder),
         encoder_set=store.encoder_set,
@@ -140,7 +143,8 @@ def make_report(
         items=items,
         overview=overview(store, items),
         faults=failures(store),
-        runs=run_rows(store),
+        runs=runs,
+        num_runs=num_runs,
         sheets=sheets,
         unreachable=unreachable,
         map=drawn,
@@ -167,7 +171,7 @@ def _model_part(
     elif held_out is not None:
         raise ModelError("the model was fitted without interactions: held-out ones cannot evaluate it")
     return ModelPart(
-        name=repr(model),
+        about=repr(model).removeprefix("Recommender(").removesuffix(")"),
         report=model.report,
         settings=model.config.to_mapping(),
         num_items=len(model.item_ids),
@@ -230,10 +234,11 @@ def _files(items: StoreItems, wanted: Iterable[str], count: int) -> tuple[dict[s
     return files, away
 
 
-def _for_a_while(found: Iterator[Preview]) -> Iterator[Preview]:
+def _for_a_while(found: Generator[Preview, None, None]) -> Iterator[Preview]:
     deadline = time.monotonic() + DECODING_SECONDS
-    for preview in found:
-        yield preview
-        if time.monotonic() > deadline:
-            logger.info("no more pictures after %.0f s", DECODING_SECONDS)
-            return
+    with closing(found):
+        for preview in found:
+            yield preview
+            if time.monotonic() > deadline:
+                logger.info("no more pictures after %.0f s", DECODING_SECONDS)
+                return

@@ -86,8 +86,8 @@ def evaluate(
     truth_UI = sp.csr_array(liked.matrix()[users])
     history_UI = _rows_of(training.seen_UI, users)
     rankings = {MODEL: ranked_rows(model, [aligned.user_ids[user] for user in users], k)}
-    for name in _baselines(len(model.item_ids)):
-        rankings[name], _ = BASELINES[name]().fit(training.liked_UI).recommend(history_UI, k)
+    for baseline in (BASELINES[name]() for name in _baselines(len(model.item_ids))):
+        rankings[baseline.name], _ = baseline.fit(training.liked_UI).recommend(history_UI, k)
     metrics = {name: rank_metrics(rows_UK, truth_UI, [k]) for name, rows_UK in rankings.items()}
     return Evaluation(
         k=k,
@@ -120,7 +120,7 @@ def _compared(metrics: dict[str, dict[str, NDArray[np.float64]]], metric: str) -
         if name != MODEL:
             comparison = compare(ours_U, theirs[metric])
             interval = bootstrap_interval(theirs[metric])
-            scored.append(Scored(name.replace("_", " "), interval, comparison.difference, comparison.p_value))
+            scored.append(Scored(name, interval, comparison.difference, comparison.p_value))
     return scored
 
 
@@ -153,6 +153,6 @@ def _slice(group: str, rankings: dict[str, Rows], part_UI: sp.csr_array, k: int)
         return None
     truth_UI = sp.csr_array(part_UI[users])
     recalls = {name: rank_metrics(rows[users], truth_UI, [k])[f"recall@{k}"] for name, rows in rankings.items()}
-    baselines = {name.replace("_", " "): float(x.mean()) for name, x in recalls.items() if name != MODEL}
+    baselines = {name: float(x.mean()) for name, x in recalls.items() if name != MODEL}
     interval = bootstrap_interval(recalls[MODEL], num_samples=SLICE_SAMPLES)
     return Slice(group, int(truth_UI.nnz), len(users), interval, baselines)

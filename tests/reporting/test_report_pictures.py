@@ -116,8 +116,8 @@ def test_previews_of_many_files(tmp_path: Path) -> None:
     ]
     paths[2].write_bytes(b"no film at all")
     found = {preview.media.name: preview for preview in previews(paths, pictures=3, height=24, points=10, workers=1)}
-    assert found["clip.mp4"].size == (96, 24)
-    assert opened(found["clip.mp4"].strip).shape == (24, 96, 3)
+    assert found["clip.mp4"].size == (100, 24)
+    assert opened(found["clip.mp4"].strip).shape == (24, 100, 3)
     assert len(found["clip.mp4"].peaks) == len(found["tone.wav"].peaks) == 10
     assert found["tone.wav"].strip == b"" and found["tone.wav"].problem is None
     assert found["damaged.mp4"].problem is not None
