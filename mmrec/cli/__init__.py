@@ -20,6 +20,7 @@ from mmrec.cli.logs import logging_to
 from mmrec.cli.models import add_fit_command
 from mmrec.cli.output import escape_what_cannot_be_shown, fail
 from mmrec.cli.rankings import add_ranking_commands
+from mmrec.cli.reporting import add_report_command
 from mmrec.cli.searching import add_search_command
 from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tuning import add_tuning_commands
@@ -88,4 +89,5 @@ def _parser() -> argparse.ArgumentParser:
     add_tuning_commands(commands)
     add_adapt_command(commands)
     add_duplicates_command(commands)
+    add_report_command(commands)
     return parser

@@ -51,6 +51,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     _print_found(model, store)
     _print_why(model, store, next(iter(users)))
     of_model, of_store = f"--model {folder / 'model'}", f"--store {folder / 'store'}"
+    print(f"\nAll of it to look at, in any browser: {_write_report(folder, model)}")
     print(
         f"\nNext: mmrec recommend {of_model} --user user102 --k 10"
         f"\n      mmrec explain {of_model} {of_store} --user user102 --item item050"
@@ -79,6 +80,16 @@ def _fit(folder: Path) -> Recommender:
     )
     model.save(folder / "model")
     return model
+
+
+def _write_report(folder: Path, model: Recommender) -> Path:
+    from mmrec.reporting import write_report
+    from mmrec.store import FeatureStore
+
+    _say("4. writing a report on the store and the model")
+    page = folder / "report.html"
+    write_report(page, FeatureStore(folder / "store"), model, folder / "catalog" / "interactions_validation.csv")
+    return page
 
 
 def _middle_users(interactions: Path) -> dict[str, list[str]]:

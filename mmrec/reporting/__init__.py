@@ -1,6 +1,7 @@
 """The report: what was embedded, what failed, how items lie to each other, and what a model makes of them, as one page.
 
-`project` lays vectors out as a map; `thumbnail` and `waveform` show what a file looks and sounds like.
+`write_report` writes it. `project` lays vectors out as a map; `thumbnail` and `waveform` show what a file looks and
+sounds like.
 """
 
 import lazy_loader

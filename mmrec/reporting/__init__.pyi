@@ -3,3 +3,5 @@ from .pictures import previews as previews
 from .pictures import thumbnail as thumbnail
 from .pictures import waveform as waveform
 from .projection import project as project
+from .report import Report as Report
+from .report import write_report as write_report

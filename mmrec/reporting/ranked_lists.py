@@ -43,7 +43,7 @@ class Training:
 
     @cached_property
     def popularity_I(self) -> NDArray[np.int64]:
-        """How many users each item was taken by."""
+        """How many users have each item in their history."""
         return np.bincount(self.liked_UI.indices, minlength=self.liked_UI.shape[1])
 
 
@@ -58,32 +58,32 @@ class ListedItem:
 
 @dataclass(frozen=True, slots=True)
 class UserList:
-    """One user: how much they took, the latest of it, and what they are recommended."""
+    """One user: the number of items in the history, the latest of them, and what is recommended."""
 
     user_id: str
-    num_taken: int
+    num_items: int
     latest: list[str]
     items: list[ListedItem]
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One group of items: its share of the catalog, of what users took, and of the places in lists."""
+    """One group of items: its share of the catalog, of the interactions of training, and of the places in lists."""
 
     group: str
     of_catalog: float
-    of_training: float
+    of_interactions: float
     of_lists: float
 
 
 @dataclass(frozen=True, slots=True)
 class UserGroup:
-    """Users with about as long histories: how popular what they took is, and what they are recommended."""
+    """Users with about as long histories: how popular the items in these are, and those in their lists."""
 
     history: str
     users: int
-    taken_popularity: float
-    listed_popularity: float
+    history_popularity: float
+    list_popularity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def _exposure(
         Exposure(
             group=name,
             of_catalog=float(inside_I.mean()),
-            of_training=float(popularity_I[inside_I].sum() / max(1, popularity_I.sum())),
+            of_interactions=float(popularity_I[inside_I].sum() / max(1, popularity_I.sum())),
             of_lists=float(listed_I[inside_I].sum() / max(1, listed_I.sum())),
         )
         for name, inside_I in groups
@@ -183,11 +183,11 @@ def _exposure(
 def _by_history(training: Training, users: Rows, rows_UK: Rows) -> list[UserGroup]:
     popularity_I, liked_UI = training.popularity_I, sp.csr_array(training.liked_UI[users])
     lengths_U = np.diff(liked_UI.indptr)
-    taken_U = (liked_UI @ popularity_I) / np.maximum(lengths_U, 1)
+    history_U = (liked_UI @ popularity_I) / np.maximum(lengths_U, 1)
     there_UK = rows_UK >= 0
     listed_U = np.where(there_UK, popularity_I[rows_UK], 0).sum(1) / np.maximum(there_UK.sum(1), 1)
     groups = []
     for name, inside_U in parts_by_count(lengths_U):
-        means = float(taken_U[inside_U].mean()), float(listed_U[inside_U].mean())
+        means = float(history_U[inside_U].mean()), float(listed_U[inside_U].mean())
         groups.append(UserGroup(name, int(inside_U.sum()), *means))
     return groups

@@ -184,7 +184,7 @@ def _model_part(
 
 
 def _training_columns(model: Recommender, items: StoreItems) -> list[Column]:
-    """By how many users items were taken: in ranges, for items of the store."""
+    """How many users have an item of the store in their history: in ranges."""
     if model.interactions is None:
         return []
     popularity_I = Training(model.interactions).popularity_I
