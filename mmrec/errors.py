@@ -11,7 +11,8 @@ MMRecError
 ├── InteractionError    interactions cannot be read, or do not fit the catalog
 ├── BaselineError  interactions or settings that a baseline cannot use
 ├── RankingError        vectors, exclusions or candidates do not fit together
-└── EvaluationError     rankings and truth cannot be compared
+├── EvaluationError     rankings and truth cannot be compared
+└── ServiceError        a service cannot be started, or does not answer what it was asked
 
 A `Problem` never stops a job: it is stored beside the item that has it.
 """
@@ -79,6 +80,10 @@ class RankingError(MMRecError):
 
 class EvaluationError(MMRecError):
     """Rankings and held-out items that cannot be compared."""
+
+
+class ServiceError(MMRecError):
+    """A service that cannot be started so, or that does not answer what it was asked."""
 
 
 class FitInterrupted(ModelError):

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("mmrec", "encoders", "fusion")
 ROOMS = (
     "cli",
+    "service",
     "reporting",
     "recommending",
     "adapting",

@@ -22,6 +22,7 @@ from mmrec.cli.output import escape_what_cannot_be_shown, fail
 from mmrec.cli.rankings import add_ranking_commands
 from mmrec.cli.reporting import add_report_command
 from mmrec.cli.searching import add_search_command
+from mmrec.cli.serving import add_serve_command, without_secrets
 from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tuning import add_tuning_commands
 from mmrec.cli.versions import add_version_commands
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    logger.info("%s", shlex.join(["mmrec", *sys.argv[1:]]))
+    logger.info("%s", shlex.join(without_secrets(["mmrec", *sys.argv[1:]])))
     try:
         refuse_shadowed_packages()
         _refuse_urls(arguments)
@@ -90,4 +91,5 @@ def _parser() -> argparse.ArgumentParser:
     add_adapt_command(commands)
     add_duplicates_command(commands)
     add_report_command(commands)
+    add_serve_command(commands)
     return parser

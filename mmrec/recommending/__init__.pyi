@@ -14,3 +14,4 @@ from .recommender import Recommender as Recommender
 from .tokens import read_tokens as read_tokens
 from .tuning import Trial as Trial
 from .tuning import tune as tune
+from .users import UserState as UserState

@@ -89,15 +89,18 @@ class UserProfiles:
             self._states[name] = self._fresh(self._index.get(name))
         return self._states[name]
 
-    def copied_state(self, user: str | int | None) -> UserState:
-        """The state of a user as a copy to add to; of an unknown one, with a warning, that of somebody new."""
+    def passing_state(self, user: str | int | None) -> UserState:
+        """The state of a user as a copy to add to; of one that is unknown, that of somebody new."""
         if user is None:
             return self._fresh(None)
         name = str(user)
-        if name in self._states:
-            return copy.copy(self._states[name])
-        self._tell_of([name] if name not in self._index else [])
-        return self._fresh(self._index.get(name))
+        return copy.copy(self._states[name]) if name in self._states else self._fresh(self._index.get(name))
+
+    def copied_state(self, user: str | int | None) -> UserState:
+        """As `passing_state`, with a warning where it is that of somebody new in the place of one who was named."""
+        if user is not None and str(user) not in self._states and str(user) not in self._index:
+            self._tell_of([str(user)])
+        return self.passing_state(user)
 
     def known_state(self, user: str | int | UserState) -> tuple[str, UserState]:
         """The name, empty where there is none, and the state of a user whom the model knows; of others `ModelError`."""

@@ -170,13 +170,14 @@ class Recommender:
 
     # --- users --------------------------------------------------------------------------------------------------------
 
-    def user_state(self, user: str | int | None = None) -> UserState:
+    def user_state(self, user: str | int | None = None, *, kept: bool = True) -> UserState:
         """The live state of a user: what it takes up by `add` counts at once, and is left out of lists as seen.
 
         The model keeps the state of a named user: it is what `recommend` and `score` know the user by from now on, also
-        of one that training did not know. Without a name it is the state of somebody new, which the model forgets.
+        of one that training did not know. Without a name it is the state of somebody new, which the model forgets, as
+        it does where it is not to be `kept`.
         """
-        return self._profiles.state(user)
+        return self._profiles.state(user) if kept else self._profiles.passing_state(user)
 
     def user_vector(
         self,
@@ -290,12 +291,12 @@ class Recommender:
     def similar_items(self, items: str | Sequence[str], k: int = 10) -> tuple[Ids, Floats]:
         """The items nearest by cosine, without the item itself: ids and cosines `(N, K)`, or `(K,)` for one item."""
         rows_N = self._rows([items] if isinstance(items, str) else items)
-        vectors_ID = self._files.vectors_ID
-        unit_ID: Floats = vectors_ID / np.maximum(np.linalg.norm(vectors_ID, axis=1, keepdims=True), 1e-12)
-        self._similar = self._similar or Ranker(unit_ID)
-        shape = (len(rows_N), len(unit_ID))
+        if self._similar is None:
+            norms_I1 = np.linalg.norm(self._files.vectors_ID, axis=1, keepdims=True)
+            self._similar = Ranker(self._files.vectors_ID / np.maximum(norms_I1, 1e-12))
+        shape = (len(rows_N), len(self._files.item_ids))
         itself_NI = sp.csr_array((np.ones(len(rows_N)), (np.arange(len(rows_N)), rows_N)), shape=shape)
-        rows_NK, cosines_NK = self._similar.top_k(unit_ID[rows_N], k, exclude_UI=itself_NI)
+        rows_NK, cosines_NK = self._similar.top_k(self._similar.vectors_IE[rows_N, :-1], k, exclude_UI=itself_NI)
         ids_NK = self._to_ids(rows_NK)
         return (ids_NK[0], cosines_NK[0]) if isinstance(items, str) else (ids_NK, cosines_NK)
 

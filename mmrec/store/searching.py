@@ -228,6 +228,14 @@ class SearchTables:
         with self._tables.errors():
             return int(self._table(WORDS).count_rows(where))
 
+    def filtered(self, where: str) -> list[str]:
+        """The items that a filter (SQL) leaves."""
+        with self._tables.errors():
+            found: list[str] = (
+                self._table(WORDS).search().where(where).select(["item_id"]).to_arrow()["item_id"].to_pylist()
+            )
+        return found
+
     def titles(self, item_ids: Collection[str]) -> dict[str, str]:
         """Of those that are there."""
         with self._tables.errors():

@@ -1,0 +1,4 @@
+from .app import create_app as create_app
+from .config import ServiceConfig as ServiceConfig
+from .observing import JsonFormatter as JsonFormatter
+from .serving import serve as serve

@@ -1,0 +1,91 @@
+"""What a service is started with."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmrec.errors import ServiceError
+
+MIB = 2**20
+SHORTEST_TOKEN = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceConfig:
+    """What is served, to whom, and how much of it.
+
+    Args:
+        store: the folder of the feature store; `encoder_set` names one of its sets.
+        models: folders of fitted models; the first answers where a request names none, the others go by the names of
+            their folders.
+        state: the SQLite file of live interactions; by default `interactions.sqlite` in the folder of the first model,
+            or of the store.
+        media_root: media are served from below this folder alone; by default the deepest folder that all of the
+            catalog's media lie in.
+        host, port: where it listens. Anything but this machine needs a `token`.
+        token: what requests must bring as `Authorization: Bearer ...`; empty: none is asked for.
+        workers: processes that answer.
+        max_upload_bytes: of a file to search by; `max_body_bytes` of any other body.
+        upload_seconds: for a body to arrive, and again for a file to be decoded.
+        requests_per_second: of one client to one worker, with bursts of twice as many; 0: any number.
+
+    >>> from mmrec.service import ServiceConfig
+    >>> ServiceConfig(store="store", host="0.0.0.0")
+    Traceback (most recent call last):
+    mmrec.errors.ServiceError: host 0.0.0.0 is open to other machines: set a token of at least 16 characters
+    """
+
+    store: str | Path
+    encoder_set: str = ""
+    models: Sequence[str | Path] = ()
+    state: str | Path | None = None
+    media_root: str | Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str = ""
+    workers: int = 1
+    max_upload_bytes: int = 64 * MIB
+    max_body_bytes: int = MIB
+    upload_seconds: float = 60.0
+    requests_per_second: float = 200.0
+
+    def __post_init__(self) -> None:
+        if self.token and (
+            len(self.token) < SHORTEST_TOKEN or not self.token.isascii() or not self.token.isprintable()
+        ):
+            raise ServiceError(f"the token is too easy to guess: expected at least {SHORTEST_TOKEN} letters or digits")
+        if not self.token and not self.is_local:
+            raise ServiceError(
+                f"host {self.host} is open to other machines: set a token of at least {SHORTEST_TOKEN} characters"
+            )
+        for name, least in (("workers", 1), ("max_upload_bytes", 1), ("max_body_bytes", 1), ("port", 0)):
+            if getattr(self, name) < least:
+                raise ServiceError(f"{name} is {getattr(self, name)}: expected at least {least}")
+        if not self.upload_seconds > 0 or not self.requests_per_second >= 0:
+            raise ServiceError("upload_seconds must be above 0, and requests_per_second at least 0")
+        names = [Path(folder).resolve().name for folder in self.models]
+        if len(set(names)) < len(names):
+            raise ServiceError(
+                f"models are told apart by the names of their folders, and two are named {_again(names)}"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def state_path(self) -> Path:
+        if self.state is not None:
+            return Path(self.state)
+        return Path(self.models[0] if self.models else self.store) / "interactions.sqlite"
+
+
+def _again(names: Sequence[str]) -> str:
+    return next(name for name in names if names.count(name) > 1)

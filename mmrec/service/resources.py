@@ -1,0 +1,126 @@
+"""What one process has open: the store, the models, and the log of live interactions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from mmrec.errors import MMRecError, StoreError
+from mmrec.recommending import Recommender, current_version, model_lock
+from mmrec.searching import DuplicateGroup, Searcher, find_duplicates, group_duplicates
+from mmrec.service.config import ServiceConfig
+from mmrec.service.interaction_log import InteractionLog
+from mmrec.service.maps import ItemMaps, PlacedItems
+from mmrec.service.media_files import servable
+from mmrec.service.model_users import LoadedModel, ServedModel
+from mmrec.service.problems import RequestProblem, not_found
+from mmrec.service.stored_items import StoredItems
+from mmrec.store import FeatureStore, SearchColumn
+
+logger = logging.getLogger(__name__)
+
+
+def load_models(config: ServiceConfig) -> dict[str, ServedModel]:
+    """The models by their names, the default first. Raises `ModelError` where one cannot be read."""
+    log = InteractionLog(config.state_path)
+    models = [ServedModel(Path(folder), log) for folder in config.models]
+    return {model.name: model for model in models}
+
+
+class Resources:
+    """Opened once a process; `refresh` follows what jobs write meanwhile."""
+
+    def __init__(self, config: ServiceConfig, models: Mapping[str, ServedModel] | None = None) -> None:
+        self.config = config
+        self.log = InteractionLog(config.state_path)
+        self.models = load_models(config) if models is None else models
+        self.store = FeatureStore(config.store, encoder_set=config.encoder_set)
+        self.searcher = Searcher(self.store)
+        self.items = StoredItems(self.store)
+        self.maps = ItemMaps()
+        self._duplicates: tuple[int, list[DuplicateGroup]] | None = None
+        self.is_stopping = False
+
+    def refresh(self) -> None:
+        """Take up another version of the store, and of each model."""
+        if self.store.version != self.items.version:
+            self.items = StoredItems(self.store)
+        for model in self.models.values():
+            model.refresh()
+
+    def model(self, name: str | None) -> LoadedModel:
+        """The loaded version of a model, by default of the first."""
+        if not self.models:
+            raise not_found("no model is served: start the service with --model")
+        if name is None:
+            return next(iter(self.models.values())).loaded
+        if name not in self.models:
+            raise not_found(f"there is no model {name!r}: it has {', '.join(self.models)}")
+        return self.models[name].loaded
+
+    def check_item(self, item_id: str) -> None:
+        """Raises where neither the store nor a model has an item."""
+        if item_id not in self.items and not any(item_id in m.loaded.item_rows for m in self.models.values()):
+            raise not_found(f"neither the store nor a model has an item {item_id!r}")
+
+    def columns(self) -> Mapping[str, SearchColumn]:
+        """What filters know; nothing while the store cannot be searched."""
+        try:
+            self.searcher.prepare()
+        except MMRecError as error:
+            logger.warning("%s", error)
+            return {}
+        return self.searcher.tables.columns
+
+    def modalities(self) -> list[dict[str, Any]]:
+        """The encoders of the store's tokens, and whether words can be compared with these."""
+        with_words = self.searcher.modalities_with_words() if self.columns() else []
+        used = self.store.used_fingerprints()
+        return [
+            {"modality": e.modality, "name": e.name, "dim": e.dim, "has_words": e.modality in with_words}
+            for e in self.store.encoders()
+            if e.fingerprint in used.get(e.modality, ())
+        ]
+
+    def place_items(self, model: str | None) -> PlacedItems:
+        """The items on a map: by a model where there is one, else by the store."""
+        if model is None and not self.models:
+            return self.maps.of_store(self.store)
+        return self.maps.of_model(self.model(model))
+
+    def duplicates(self) -> list[DuplicateGroup]:
+        """Found once for each version of the store."""
+        version = self.store.version
+        if self._duplicates is None or self._duplicates[0] != version:
+            try:
+                self._duplicates = version, group_duplicates(find_duplicates(self.store))
+            except StoreError as error:  # its encoders have no measured thresholds
+                raise RequestProblem(HTTPStatus.CONFLICT, str(error)) from None
+        return self._duplicates[1]
+
+    def media(self, item_id: str) -> tuple[Path, str]:
+        """Where an item's media file lies, and its content type."""
+        path, kind = self.items.media(item_id)
+        return servable(item_id, path, self._media_root), kind
+
+    @property
+    def _media_root(self) -> Path | None:
+        root = self.config.media_root
+        return self.items.media_root if root is None else Path(root).resolve()
+
+    def forget(self, user_id: str) -> None:
+        """Delete what is known of a user: from the log, and from the models, whose earlier versions go as well."""
+        of_fit = [model for model in self.models.values() if model.loaded.was_fitted_to(user_id)]
+        if not of_fit and not self.log.of_user(user_id):
+            raise not_found(f"the model knows no user {user_id!r}: there is nothing to forget")
+        self.log.forget(user_id, {model.name: current_version(model.folder) for model in of_fit})
+        for model in of_fit:
+            with model_lock(model.folder):
+                changed = Recommender.load(model.folder)
+                if user_id in changed.user_ids:
+                    changed.forget_user(user_id)
+                    changed.save(model.folder, keep=1)
+            model.refresh()
