@@ -13,6 +13,7 @@ from .errors import (
 )
 from .recommending import Recommender as Recommender, RecommenderConfig as RecommenderConfig, tune as tune
 from .searching import Query as Query, Searcher as Searcher, search as search
+from .service import Client as Client
 from .store import (
     Features as Features,
     FeatureStore as FeatureStore,

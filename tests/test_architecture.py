@@ -46,6 +46,7 @@ HOMES = {
     "starlette": ("mmrec.service",),
     "uvicorn": ("mmrec.service",),
     "flask": ("mmrec.service",),
+    "httpx": ("mmrec.service.client",),
 }
 """The rooms or files that alone may import a library."""
 ENDINGS = ("print", "exit", "quit", "sys.exit", "logging.basicConfig")
@@ -61,7 +62,7 @@ HEAVY = (
     "sklearn",
 )
 PUBLIC = {
-    "Catalog", "CatalogError", "EmbedReport", "EncoderError", "FeatureStore", "Features", "Item", "MMRecError",
+    "Catalog", "CatalogError", "Client", "EmbedReport", "EncoderError", "FeatureStore", "Features", "Item", "MMRecError",
     "ModelError", "Preset", "Problem", "Query", "Reason", "Recommender", "RecommenderConfig", "SearchError",
     "Searcher", "Status", "StoreError", "Tokens",
     "__version__", "adapt", "embed", "import_features", "load_preset", "read_catalog", "search",

@@ -1,4 +1,5 @@
 from .decoding import DecodeLimits as DecodeLimits
+from .decode_pool import DecodePool as DecodePool
 from .decoding import decode_items as decode_items
 from .encoder_threads import EncoderThreads as EncoderThreads
 from .encoding import encoded as encoded

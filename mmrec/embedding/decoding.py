@@ -156,17 +156,8 @@ class _Workers(Generic[Task]):
         self._pool: ProcessPool | None = None
 
     def _running_pool(self) -> ProcessPool:
-        """Started in a thread, so that a Ctrl-C cannot cut the start in two: half a pool cannot be stopped."""
         if self._pool is None:
-            check_workers_may_start()
-            self._pool = pool = ProcessPool(
-                self._count,
-                initializer=_start_worker,
-                initargs=(os.getpid(), self._limits.memory_bytes),
-                context=_WorkerContext(),
-            )
-            with ThreadPoolExecutor(1) as thread:
-                thread.submit(lambda: pool.active).result()
+            self._pool = start_pool(self._limits)
         return self._pool
 
     @property
@@ -191,10 +182,9 @@ class _Workers(Generic[Task]):
         seconds = self._limits.timeout_seconds
         if request.sound_later is not None or request.pictures is not None:
             seconds /= 2
-        arguments = (str(request.task.item.media), request.frames, request.sound, seconds)
         try:
             pool = self._running_pool()
-            future = pool.schedule(_decode, arguments, timeout=seconds)
+            future = schedule(pool, request.task.item.media, request.frames, request.sound, seconds)
         except RuntimeError as error:  # the pool broke while no request was in it
             self._revive(self._pool, error)
             self.submit(request)
@@ -216,7 +206,7 @@ class _Workers(Generic[Task]):
             media = future.result()
             self._learn_size(media)
         else:
-            problem = _problem(error, self._limits)
+            problem = problem_of(error, self._limits)
             if request.frames is not None and request.sound is not None:
                 self.submit(_Request(request.task, request.frames, None, sound_later=request.sound))
                 return
@@ -253,7 +243,7 @@ def _hand_over(
     done.put((request, pool, future))
 
 
-def _problem(error: BaseException, limits: DecodeLimits) -> Problem:
+def problem_of(error: BaseException, limits: DecodeLimits) -> Problem:
     if isinstance(error, TimeoutError):
         return Problem(Reason.TIMEOUT, f"decoding took longer than {limits.timeout_seconds:g} s")
     if isinstance(error, MemoryError):
@@ -278,6 +268,27 @@ def _joined(pictures: DecodedMedia, sound: DecodedMedia) -> DecodedMedia:
         facts=sound.facts | pictures.facts,
         decode_seconds=pictures.decode_seconds + sound.decode_seconds,
     )
+
+
+def start_pool(limits: DecodeLimits) -> ProcessPool:
+    """Started in a thread, so that a Ctrl-C cannot cut the start in two: half a pool cannot be stopped."""
+    check_workers_may_start()
+    pool = ProcessPool(
+        limits.num_workers,
+        initializer=_start_worker,
+        initargs=(os.getpid(), limits.memory_bytes),
+        context=_WorkerContext(),
+    )
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: pool.active).result()
+    return pool
+
+
+def schedule(
+    pool: ProcessPool, media: Path | None, frames: FramePlan | None, sound: SoundPlan | None, seconds: float
+) -> ProcessFuture[DecodedMedia]:
+    """Let a worker decode a file; it is killed after so many seconds."""
+    return pool.schedule(_decode, (str(media), frames, sound, seconds), timeout=seconds)
 
 
 class _WorkerProcess(SpawnProcess):

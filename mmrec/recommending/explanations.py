@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -126,6 +127,26 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """All of it, and the sentences, as JSON takes it."""
         return {**asdict(self), "sentences": self.sentences()}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Explanation:
+        """What `to_dict` made, after JSON as well."""
+        parts = [Part(**part) for part in said["parts"]]
+        causes = [Cause(**{**cause, "likeness": _likeness(cause["likeness"])}) for cause in said["history"]]
+        moments = [Moment(**{**moment, "seconds": _seconds(moment["seconds"])}) for moment in said["moments"]]
+        own = {name: value for name, value in said.items() if name != "sentences"}
+        return cls(**{**own, "parts": parts, "history": causes, "moments": moments})
+
+
+def _likeness(said: Mapping[str, Any] | None) -> Likeness | None:
+    if said is None:
+        return None
+    spans = {name: _seconds(said[name]) for name in ("seconds", "their_seconds")}
+    return Likeness(**{**said, **spans})
+
+
+def _seconds(said: Sequence[float] | None) -> Seconds | None:
+    return None if said is None else (said[0], said[1])
 
 
 def clock(seconds: float) -> str:

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
 from fusion.config import FitReport
@@ -25,6 +24,7 @@ from mmrec.recommending.model_versions import check_files, damaged
 from mmrec.store import EncoderRecord
 
 INDEX = "items.index"
+_DTYPES = {"F32": np.float32}
 
 Floats = NDArray[np.float32]
 
@@ -78,7 +78,7 @@ def read_model(path: Path) -> tuple[ModelFiles, Towers, dict[str, Any], Ranker]:
     check_files(path)
     try:
         about = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        arrays = load_arrays(path / "items.safetensors")
+        arrays = _map_arrays(path / "items.safetensors")
         rows = pq.read_table(path / "items.parquet")
         files = ModelFiles(
             item_ids=rows["item_id"].to_pylist(),
@@ -98,6 +98,22 @@ def read_model(path: Path) -> tuple[ModelFiles, Towers, dict[str, Any], Ranker]:
         raise
     except (OSError, KeyError, TypeError, ValueError, SafetensorError, pa.ArrowException) as error:
         raise damaged(path, error) from error
+
+
+def _map_arrays(path: Path) -> dict[str, Floats]:
+    """The arrays of a file, mapped into memory: processes that read the same file share it, and what they change is
+    their own.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    arrays = {}
+    for name, about in header.items():
+        first, last = about["data_offsets"]
+        dtype, shape = _DTYPES[about["dtype"]], tuple(about["shape"])
+        mapped = np.memmap(path, dtype, mode="c", offset=8 + size + first, shape=shape) if last > first else None
+        arrays[name] = np.zeros(shape, dtype) if mapped is None else mapped.view(np.ndarray)
+    return arrays
 
 
 def _read_ranker(path: Path, files: ModelFiles) -> Ranker:

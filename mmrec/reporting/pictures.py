@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.catalog import Item
-from mmrec.embedding import DecodeLimits, Task, decode_items
+from mmrec.embedding import DecodeLimits, DecodePool, Task, decode_items
 from mmrec.errors import MediaError, MMRecError, Problem, Reason
 from mmrec.media import DecodedMedia, FramePlan, FrameSampling, Moments, SoundPlan, SoundSampling
 
@@ -40,11 +40,12 @@ class Preview:
     problem: Problem | None = None
 
 
-def thumbnail(media: Path, seconds: float | None, width: int) -> bytes:
+def thumbnail(media: Path, seconds: float | None, width: int, *, pool: DecodePool | None = None) -> bytes:
     """A JPEG, `width` pixels wide, of what a file shows at a moment; of its middle where `seconds` is None.
 
     It is upright and has the aspect of the picture, up to twice as high as wide. The file is decoded in a process of
-    its own, in at most 20 seconds. Raises `MediaError` where it gives no picture.
+    its own, in at most 20 seconds; by a `pool`, one that is there already. Raises `MediaError` where it gives no
+    picture.
 
     >>> from pathlib import Path
     >>> from mmrec.reporting import thumbnail
@@ -55,13 +56,13 @@ def thumbnail(media: Path, seconds: float | None, width: int) -> bytes:
         raise MMRecError(f"the width of a thumbnail is {width} pixels: expected 1 to {MAX_WIDTH}")
     sampling = FrameSampling(count=1) if seconds is None else Moments((seconds,))
     frames = FramePlan(sampling=sampling, height=TALLEST * width, width=width, fit="inside")
-    ((_, decoded),) = _decoded([media], frames, None, LIMITS)
+    decoded = _decoded_one(media, frames, None, pool)
     if decoded.frames_TFHWC is None:
         raise MediaError(media, "picture", _reason(decoded.visual_problem))
     return jpeg(decoded.frames_TFHWC[0, 0])
 
 
-def waveform(media: Path, points: int) -> list[float]:
+def waveform(media: Path, points: int, *, pool: DecodePool | None = None) -> list[float]:
     """The peaks of a file's sound in as many parts of it: 0 is silence, 1 full scale.
 
     Of long files, fifths of a second are listened to, evenly spaced. Decoded as by `thumbnail`; raises `MediaError`
@@ -72,7 +73,7 @@ def waveform(media: Path, points: int) -> list[float]:
     >>> len(waveform(Path("media/rain-0.wav"), points=50))
     50
     """
-    ((_, decoded),) = _decoded([media], None, _sound_plan(points), LIMITS)
+    decoded = _decoded_one(media, None, _sound_plan(points), pool)
     if not decoded.windows:
         raise MediaError(media, "sound", _reason(decoded.audio_problem))
     return _peaks(decoded.windows, points)
@@ -115,6 +116,15 @@ def jpeg(picture_HWC: NDArray[np.uint8]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture_HWC)).save(file, "JPEG", quality=QUALITY, optimize=True)
     return file.getvalue()
+
+
+def _decoded_one(
+    media: Path, frames: FramePlan | None, sound: SoundPlan | None, pool: DecodePool | None
+) -> DecodedMedia:
+    if pool is not None:
+        return pool.decode(media, frames, sound)
+    ((_, decoded),) = _decoded([media], frames, sound, LIMITS)
+    return decoded
 
 
 def _decoded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ class QueryVectors:
         self._encoders: dict[str, Any] = {}
         self._words: dict[str, bool] = {}
         self._said: set[str] = set()
+        self._encoding = threading.Lock()
 
     @cached_property
     def _known(self) -> dict[str, EncoderRecord]:
@@ -68,9 +70,11 @@ class QueryVectors:
         part = {}
         for modality in modalities:
             if modality in able:
-                encoder = self._encoder(self.records[modality])
-                self._warn_of_language(text, modality, encoder)
-                part[modality] = _normalised(encoder.encode_text([text]).float().cpu().numpy())
+                with self._encoding:  # tokenizers serve one thread at a time
+                    encoder = self._encoder(self.records[modality])
+                    self._warn_of_language(text, modality, encoder)
+                    vectors_1D = encoder.encode_text([text]).float().cpu().numpy()
+                part[modality] = _normalised(vectors_1D)
         return part
 
     def _media(self, path: Path, modalities: Sequence[Modality]) -> Part:

@@ -1,4 +1,5 @@
 from .app import create_app as create_app
+from .client import Client as Client
 from .config import ServiceConfig as ServiceConfig
 from .observing import JsonFormatter as JsonFormatter
 from .serving import serve as serve

@@ -53,6 +53,7 @@ def create_app(config: ServiceConfig, resources: Resources | None = None) -> Fas
         follower.cancel()
         with suppress(asyncio.CancelledError):
             await follower
+        await run_sync(app.state.resources.previews.close)
 
     app = FastAPI(
         title="mmrec", version=__version__, lifespan=lifespan,

@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from mmrec.reporting import thumbnail, waveform
 from mmrec.service.schemas import (
     Duplicate,
     DuplicateGroup,
@@ -29,7 +28,7 @@ catalog_routes = APIRouter(tags=["catalog"])
 CACHED = {"cache-control": "private, max-age=3600"}
 Seconds = Annotated[float | None, Query(ge=0, le=1e7, allow_inf_nan=False)]
 Width = Annotated[int, Query(ge=16, le=1280)]
-Points = Annotated[int, Query(ge=1, le=5000)]
+Points = Annotated[int, Query(ge=1, le=4096)]
 
 
 @catalog_routes.get("/items")
@@ -61,14 +60,16 @@ async def thumbnail_of(
     request: Request, opened: Opened, item_id: ItemId, seconds: Seconds = None, width: Width = 320
 ) -> Response:
     """A picture of an item as JPEG: the frame at `seconds`, upright, so many pixels wide."""
-    picture = await slowly(lambda: thumbnail(opened.media(item_id)[0], seconds, width), request)
+    path, _ = opened.media(item_id)
+    picture = await slowly(lambda: opened.previews.thumbnail(item_id, path, seconds, width), request)
     return Response(picture, media_type="image/jpeg", headers=CACHED)
 
 
 @catalog_routes.get("/waveform")
 async def waveform_of(request: Request, opened: Opened, item_id: ItemId, points: Points = 500) -> Waveform:
     """The loudest of each part of an item's sound, in so many parts."""
-    peaks = await slowly(lambda: waveform(opened.media(item_id)[0], points), request)
+    path, _ = opened.media(item_id)
+    peaks = await slowly(lambda: opened.previews.waveform(item_id, path, points), request)
     return Waveform(peaks=peaks, seconds=opened.items.summaries([item_id])[0].duration_seconds)
 
 

@@ -34,6 +34,11 @@ class LoadedModel:
         self._generation = -1
         self._lock = threading.Lock()
 
+    def warm(self) -> None:
+        """Rank once, so that whoever asks first does not wait, and what is made then is shared by forked workers."""
+        self.model.recommend(self.model.user_state(), k=1)
+        _ = self.item_rows, self.user_ids
+
     @cached_property
     def item_rows(self) -> dict[str, int]:
         return {item_id: row for row, item_id in enumerate(self.item_ids)}
@@ -163,4 +168,6 @@ class ServedModel:
             number = current_version(self.folder)
             model = Recommender.load(self.folder)
             if current_version(self.folder) == number:
-                return LoadedModel(self.name, number, model, self._log)
+                loaded = LoadedModel(self.name, number, model, self._log)
+                loaded.warm()
+                return loaded

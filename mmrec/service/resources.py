@@ -16,6 +16,7 @@ from mmrec.service.interaction_log import InteractionLog
 from mmrec.service.maps import ItemMaps, PlacedItems
 from mmrec.service.media_files import servable
 from mmrec.service.model_users import LoadedModel, ServedModel
+from mmrec.service.previews import Previews
 from mmrec.service.problems import RequestProblem, not_found
 from mmrec.service.stored_items import StoredItems
 from mmrec.store import FeatureStore, SearchColumn
@@ -40,7 +41,7 @@ class Resources:
         self.store = FeatureStore(config.store, encoder_set=config.encoder_set)
         self.searcher = Searcher(self.store)
         self.items = StoredItems(self.store)
-        self.maps = ItemMaps()
+        self.maps, self.previews = ItemMaps(), Previews()
         self._duplicates: tuple[int, list[DuplicateGroup]] | None = None
         self.is_stopping = False
 
