@@ -62,7 +62,8 @@ HEAVY = (
     "sklearn",
 )
 PUBLIC = {
-    "Catalog", "CatalogError", "Client", "EmbedReport", "EncoderError", "FeatureStore", "Features", "Item", "MMRecError",
+    "Catalog", "CatalogError", "Client", "EmbedReport", "EncoderError", "FeatureStore", "Features", "Item",
+    "MMRecError",
     "ModelError", "Preset", "Problem", "Query", "Reason", "Recommender", "RecommenderConfig", "SearchError",
     "Searcher", "Status", "StoreError", "Tokens",
     "__version__", "adapt", "embed", "import_features", "load_preset", "read_catalog", "search",

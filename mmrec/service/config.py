@@ -53,9 +53,8 @@ class ServiceConfig:
     requests_per_second: float = 200.0
 
     def __post_init__(self) -> None:
-        if self.token and (
-            len(self.token) < SHORTEST_TOKEN or not self.token.isascii() or not self.token.isprintable()
-        ):
+        is_plain = self.token.isascii() and self.token.isprintable() and " " not in self.token
+        if self.token and (len(self.token) < SHORTEST_TOKEN or not is_plain):
             raise ServiceError(f"the token is too easy to guess: expected at least {SHORTEST_TOKEN} letters or digits")
         if not self.token and not self.is_local:
             raise ServiceError(

@@ -7,9 +7,6 @@ import logging
 import os
 from datetime import UTC, datetime
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
-
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Of the environment: where several workers put their figures, so that each can tell those of all."""
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -43,6 +40,8 @@ class Figures:
     """Requests by route and status, and how long they took."""
 
     def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Histogram  # which reads the environment only once
+
         self._registry = CollectorRegistry()
         labels = ["route", "method"]
         self._requests = Counter("mmrec_requests", "Requests", [*labels, "status"], registry=self._registry)
@@ -56,6 +55,9 @@ class Figures:
 
     def text(self) -> tuple[bytes, str]:
         """All figures, of all workers where there are several, and the content type."""
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+
         registry = self._registry
         if SHARED_FOLDER in os.environ:
             registry = CollectorRegistry()

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from mmrec.errors import MMRecError, StoreError
+from mmrec.errors import MMRecError, ModelError, StoreError
 from mmrec.recommending import Recommender, current_version, model_lock
 from mmrec.searching import DuplicateGroup, Searcher, find_duplicates, group_duplicates
 from mmrec.service.config import ServiceConfig
@@ -119,9 +119,21 @@ class Resources:
             raise not_found(f"the model knows no user {user_id!r}: there is nothing to forget")
         self.log.forget(user_id, {model.name: current_version(model.folder) for model in of_fit})
         for model in of_fit:
-            with model_lock(model.folder):
-                changed = Recommender.load(model.folder)
-                if user_id in changed.user_ids:
-                    changed.forget_user(user_id)
-                    changed.save(model.folder, keep=1)
+            try:
+                _publish_without(model.folder, user_id)
+            except (ModelError, OSError) as error:
+                words = (
+                    f"{error}; the service knows the user no more, but the files of the model do: run "
+                    f"`mmrec forget-user --model {model.folder} --user ...` where they can be written"
+                )
+                raise RequestProblem(HTTPStatus.SERVICE_UNAVAILABLE, words) from None
             model.refresh()
+
+
+def _publish_without(folder: Path, user_id: str) -> None:
+    """As `mmrec forget-user` does."""
+    with model_lock(folder):
+        model = Recommender.load(folder)
+        if user_id in model.user_ids:
+            model.forget_user(user_id)
+            model.save(folder, keep=1)

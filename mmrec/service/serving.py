@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 SECONDS_TO_FINISH = 30
 BACKLOG = 2048
 CHECK_SECONDS = 0.5
+STOPS = (signal.SIGTERM, signal.SIGINT)
 CANNOT_START = 3
 """How a worker exits that would come to the same end again."""
 
@@ -71,6 +72,8 @@ def _run_worker(config: ServiceConfig, models: Mapping[str, ServedModel], listen
     import torch
 
     torch.set_num_threads(1)
+    for sign in STOPS:  # uvicorn raises them again once it has stopped, which is no failure
+        signal.signal(sign, lambda sign, frame: None)
     with threadpool_limits(1):
         options = uvicorn.Config(
             create_app(config, Resources(config, models)),
@@ -92,7 +95,7 @@ class _Workers:
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        for sign in (signal.SIGTERM, signal.SIGINT):
+        for sign in STOPS:
             signal.signal(sign, self._stop)
         self._processes = [self._start() for _ in range(self._config.workers)]
         while not self._stopping.wait(CHECK_SECONDS):

@@ -17,7 +17,7 @@ from mmrec.errors import Reason
 from mmrec.service.media_files import common_root, content_type
 from mmrec.service.problems import not_found
 from mmrec.service.schemas import FailedItem, Item, ItemDetails, Medium, Problem
-from mmrec.store import MODALITIES, FeatureStore
+from mmrec.store import MODALITIES, FeatureStore, Status
 
 _SHOWN = ("item_id", "title", "status", "tags", "metadata", "media", "duration_seconds", "facts", "text_language")
 _MARKS = ("fingerprint", "reason", "stale_since")
@@ -51,7 +51,8 @@ class StoredItems:
 
     @cached_property
     def statuses(self) -> dict[str, int]:
-        return dict(Counter(self._table["status"].to_pylist()))
+        counts = Counter(self._table["status"].to_pylist())
+        return {status: counts[status] for status in Status}
 
     @cached_property
     def languages(self) -> dict[str, int]:
