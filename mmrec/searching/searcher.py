@@ -50,28 +50,6 @@ class Searcher:
         self.tables = SearchTables(store)
         self._vectors = QueryVectors(self.tables)
 
-    def prepare(self) -> None:
-        """Bring the tables of a store of up to 10,000 items up to date, as every search does itself.
-
-        Raises `SearchError` where they are missing, and the store is larger.
-        """
-        store = self.tables.store
-        if not self.tables.is_outdated:
-            return
-        named = f" --set {store.encoder_set}" if store.encoder_set else ""
-        command = f"`mmrec index --store {store.folder}{named}`"
-        is_missing = self.tables.is_missing
-        try:
-            if len(store) <= REFRESHED_ROWS:
-                self.tables.refresh()
-                return
-        except StoreError:  # it is being written, or may not be
-            if is_missing:
-                raise
-        if is_missing:
-            raise SearchError(f"store {store.folder} cannot be searched yet: run {command} once")
-        logger.warning("store %s was written since: run %s to find what is new", store.folder, command)
-
     def search(self, query: Query, *, k: int = 10, offset: int = 0) -> tuple[list[str], NDArray[np.float64]]:
         """The ids of the best items after the first `offset`, at most `k`, and their scores by rank fusion.
 
@@ -98,27 +76,8 @@ class Searcher:
                     best[item_id] = worth, moment
         return [best[item_id][1] for item_id in item_ids if item_id in best]
 
-    def similar_items(self, item_id: str, modality: Modality, *, k: int = 10) -> tuple[list[str], NDArray[np.float64]]:
-        """The items nearest to one by the means of the tokens of a modality: ids and cosines, at most `k`."""
-        self.prepare()
-        self._modalities(Query(items=[item_id], modalities=[modality]), MODALITIES)
-        (part,) = self._vectors.parts(Query(items=[item_id]), [modality])
-        hits = self.tables.nearest(modality, _mean(part[modality]), column="vector", limit=k + 1)
-        kept = [hit for hit in hits if hit[0] != item_id][:k]
-        return [other for other, _ in kept], np.array([cosine for _, cosine in kept], np.float64)
-
-    def matching(self, where: str) -> list[str]:
-        """The ids of the items that a filter leaves, as `Query.where` says it."""
-        self.prepare()
-        return self.tables.filtered(to_sql(where, self.tables.columns))
-
-    def modalities_with_words(self) -> list[Modality]:
-        """Those whose encoders can compare tokens with words."""
-        self.prepare()
-        return self._vectors.with_words()
-
     def _rankings(self, query: Query, depth: int, *, with_full_text: bool) -> Iterator[Ranking]:
-        self.prepare()
+        self._make_ready()
         where = to_sql(query.where, self.tables.columns) if query.where.strip() else ""
         if where and not self.tables.count(where):
             raise SearchError(f"no item has {query.where}: nothing can be found there")
@@ -149,6 +108,24 @@ class Searcher:
         for text in query.words if full_text else ():
             hits = self.tables.matching(text, without=query.without, where=where, limit=depth + len(left_out))
             yield Ranking("words", [item_id for item_id, _ in hits if item_id not in left_out])
+
+    def _make_ready(self) -> None:
+        store = self.tables.store
+        if not self.tables.is_outdated:
+            return
+        named = f" --set {store.encoder_set}" if store.encoder_set else ""
+        command = f"`mmrec index --store {store.folder}{named}`"
+        is_missing = self.tables.is_missing
+        try:
+            if len(store) <= REFRESHED_ROWS:
+                self.tables.refresh()
+                return
+        except StoreError:  # it is being written, or may not be
+            if is_missing:
+                raise
+        if is_missing:
+            raise SearchError(f"store {store.folder} cannot be searched yet: run {command} once")
+        logger.warning("store %s was written since: run %s to find what is new", store.folder, command)
 
     def _page(self, query: Query, joined: Sequence[Found], k: int, offset: int) -> Sequence[Found]:
         """What is shown of the items that were found, in the order in which it is."""

@@ -18,7 +18,7 @@ from mmrec.service.catalog_routes import catalog_routes
 from mmrec.service.config import ServiceConfig
 from mmrec.service.guards import API, Guards
 from mmrec.service.observing import Figures
-from mmrec.service.problems import add_problem_handlers
+from mmrec.service.problems import DOCUMENTED, add_problem_handlers
 from mmrec.service.resources import Resources
 from mmrec.service.search_routes import search_routes
 from mmrec.service.system_routes import system_routes
@@ -63,7 +63,7 @@ def create_app(config: ServiceConfig, resources: Resources | None = None) -> Fas
     figures = Figures()
     app.state.config, app.state.figures, app.state.slow = config, figures, CapacityLimiter(SLOW_AT_ONCE)
     add_problem_handlers(app)
-    router = APIRouter(prefix=API)
+    router = APIRouter(prefix=API, responses=DOCUMENTED)
     for routes in (system_routes, catalog_routes, search_routes, user_routes):
         router.include_router(routes)
     app.include_router(router)

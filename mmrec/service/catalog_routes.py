@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -25,6 +25,11 @@ from mmrec.service.shared import ItemId, Limit, ModelName, Offset, Opened, Text,
 from mmrec.store import Status
 
 catalog_routes = APIRouter(tags=["catalog"])
+A_PICTURE: dict[int | str, Any] = {200: {"content": {"image/jpeg": {}}}}
+A_FILE: dict[int | str, Any] = {
+    status: {"description": words, "content": {kind: {} for kind in ("video/*", "audio/*", "image/*")}}
+    for status, words in ((200, "The file"), (206, "The range that was asked for"))
+}
 CACHED = {"cache-control": "private, max-age=3600"}
 Seconds = Annotated[float | None, Query(ge=0, le=1e7, allow_inf_nan=False)]
 Width = Annotated[int, Query(ge=16, le=1280)]
@@ -48,14 +53,14 @@ def item(opened: Opened, item_id: ItemId) -> ItemDetails:
 
 
 @catalog_routes.head("/media", include_in_schema=False)
-@catalog_routes.get("/media", response_class=FileResponse)
+@catalog_routes.get("/media", response_class=FileResponse, responses=A_FILE)
 def media(opened: Opened, item_id: ItemId) -> FileResponse:
     """The media file of an item, or the range of it that is asked for."""
     path, kind = opened.media(item_id)
     return FileResponse(path, media_type=kind, headers=CACHED)
 
 
-@catalog_routes.get("/thumbnail", response_class=Response)
+@catalog_routes.get("/thumbnail", response_class=Response, responses=A_PICTURE)
 async def thumbnail_of(
     request: Request, opened: Opened, item_id: ItemId, seconds: Seconds = None, width: Width = 320
 ) -> Response:

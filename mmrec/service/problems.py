@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -13,9 +14,15 @@ from starlette.exceptions import HTTPException
 
 from mmrec.errors import EncoderError, MMRecError, StoreError
 from mmrec.service.interaction_log import InteractionLogError
+from mmrec.service.schemas import ProblemDetails
 
 logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    status: {"description": words, "content": {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}}
+    for status, words in (("4XX", "What the request cannot have"), ("5XX", "What the service cannot do now"))
+}
+"""Of every operation."""
 
 
 class RequestProblem(MMRecError):

@@ -19,7 +19,7 @@ from mmrec.service.model_users import LoadedModel, ServedModel
 from mmrec.service.previews import Previews
 from mmrec.service.problems import RequestProblem, not_found
 from mmrec.service.stored_items import StoredItems
-from mmrec.store import FeatureStore, SearchColumn
+from mmrec.store import FeatureStore, Modality, SearchColumn
 
 logger = logging.getLogger(__name__)
 
@@ -69,22 +69,25 @@ class Resources:
 
     def columns(self) -> Mapping[str, SearchColumn]:
         """What filters know; nothing while the store cannot be searched."""
-        try:
-            self.searcher.prepare()
-        except MMRecError as error:
-            logger.warning("%s", error)
-            return {}
-        return self.searcher.tables.columns
+        return self.searcher.tables.columns if self._with_words() is not None else {}
 
     def modalities(self) -> list[dict[str, Any]]:
         """The encoders of the store's tokens, and whether words can be compared with these."""
-        with_words = self.searcher.modalities_with_words() if self.columns() else []
+        with_words = self._with_words() or []
         used = self.store.used_fingerprints()
         return [
             {"modality": e.modality, "name": e.name, "dim": e.dim, "has_words": e.modality in with_words}
             for e in self.store.encoders()
             if e.fingerprint in used.get(e.modality, ())
         ]
+
+    def _with_words(self) -> list[Modality] | None:
+        """The modalities that words can be compared with; None while the store cannot be searched."""
+        try:
+            return self.searcher.modalities_with_words()
+        except MMRecError as error:
+            logger.warning("%s", error)
+            return None
 
     def place_items(self, model: str | None) -> PlacedItems:
         """The items on a map: by a model where there is one, else by the store."""

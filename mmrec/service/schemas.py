@@ -262,6 +262,16 @@ class SessionRequest(Request):
     token: Annotated[str, Field(max_length=LONGEST_ID)]
 
 
+class ProblemDetails(BaseModel):
+    """What every refusal is, as `application/problem+json`: `detail` has the words of the command line."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
 class Health(BaseModel):
     status: str
 

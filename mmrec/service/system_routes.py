@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from mmrec.service.guards import API, COOKIE, is_token, session_value
 from mmrec.service.problems import RequestProblem
@@ -37,7 +38,7 @@ async def ready(opened: Opened) -> Health:
     return Health(status="ready")
 
 
-@system_routes.get("/metrics", response_class=Response)
+@system_routes.get("/metrics", response_class=PlainTextResponse)
 def metrics(request: Request) -> Response:
     """Figures in Prometheus's text format."""
     text, content_type = request.app.state.figures.text()

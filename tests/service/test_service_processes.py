@@ -235,6 +235,8 @@ def test_a_port_that_is_taken_is_named(served: Path, tmp_path: Path, capsys: pyt
 def test_no_log_holds_the_token(served: Path, tmp_path: Path) -> None:
     for words in (["--token", "secret-of-the-house"], ["--token=secret-of-the-house"]):
         log = tmp_path / "log.txt"
-        assert main(["serve", "--store", "nothing", *words, "--state", str(tmp_path / "s"), "--log-file", str(log)]) == 1
+        assert (
+            main(["serve", "--store", "nothing", *words, "--state", str(tmp_path / "s"), "--log-file", str(log)]) == 1
+        )
         assert "--token" in log.read_text()
         assert "secret" not in log.read_text()
