@@ -30,7 +30,7 @@ def add_serve_command(commands: Any) -> None:
         "--state",
         type=Path,
         metavar="FILE",
-        help="the SQLite file of live interactions (default: interactions.sqlite beside the model)",
+        help="the SQLite file of live interactions (default: MODEL.interactions.sqlite)",
     )
     serve.add_argument(
         "--media-root", type=Path, metavar="DIR", help="serve media below it alone, links resolved (default: as found)"
@@ -69,8 +69,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         requests_per_second=arguments.rate,
     )
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(JsonFormatter())
-        handler.setLevel(logging.INFO)
+        if type(handler) in (logging.StreamHandler, logging.FileHandler):  # those of the command line
+            handler.setFormatter(JsonFormatter())
+            handler.setLevel(logging.INFO)
     serve(config)
     return 0
 

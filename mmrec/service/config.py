@@ -21,8 +21,8 @@ class ServiceConfig:
         store: the folder of the feature store; `encoder_set` names one of its sets.
         models: folders of fitted models; the first answers where a request names none, the others go by the names of
             their folders.
-        state: the SQLite file of live interactions; by default `interactions.sqlite` in the folder of the first model,
-            or of the store.
+        state: the SQLite file of live interactions; by default beside the folder of the first model, or of the store,
+            as `model.interactions.sqlite`.
         media_root: media are served from below this folder alone; by default the deepest folder that all of the
             catalog's media lie in.
         host, port: where it listens. Anything but this machine needs a `token`.
@@ -83,7 +83,8 @@ class ServiceConfig:
     def state_path(self) -> Path:
         if self.state is not None:
             return Path(self.state)
-        return Path(self.models[0] if self.models else self.store) / "interactions.sqlite"
+        beside = Path(self.models[0] if self.models else self.store).resolve()
+        return beside.with_name(f"{beside.name}.interactions.sqlite")
 
 
 def _again(names: Sequence[str]) -> str:
