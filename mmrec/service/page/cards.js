@@ -1,0 +1,109 @@
+/** Items as cards in a grid and as rows of a list, and the arrow keys in both. */
+
+import { address } from "./api.js";
+import { clock, el, icon, styled } from "./dom.js";
+import { badge } from "./pieces.js";
+import { whenSeen } from "./thumbnails.js";
+
+const CARD_WIDTH = 320;
+
+export function itemHref(itemId, seconds = null) {
+  const query = new URLSearchParams({ id: itemId });
+  if (seconds !== null) query.set("t", String(+seconds.toFixed(2)));
+  return `#/item?${query}`;
+}
+
+export function userHref(userId, model = "") {
+  const query = new URLSearchParams({ id: userId });
+  if (model) query.set("model", model);
+  return `#/user?${query}`;
+}
+
+/** What an item looks like; where it shows nothing, a plain field in a colour of its own. */
+export function thumbnail(item, { seconds = null, width = CARD_WIDTH, alt = "" } = {}) {
+  const frame = styled(el("span", { class: `thumb ${item.medium}` }), { hue: String(hue(item.item_id)) });
+  if (item.has_media && (item.medium === "clip" || item.medium === "picture")) {
+    const image = el("img", { alt, decoding: "async" });
+    image.addEventListener("error", () => image.replaceWith(icon(item.medium)), { once: true });
+    frame.append(whenSeen(image, address("thumbnail", { item_id: item.item_id, seconds, width })));
+  } else frame.append(icon(item.medium));
+  return frame;
+}
+
+/** A card of an item: a link to it, and, where it was found at a moment, to that moment. */
+export function card({ item, moment = null, note = null }, query = []) {
+  const start = moment?.start ?? null;
+  const matched = [
+    moment && badge(moment.modality, moment.when ?? clock(start), "The moment that matches best"),
+    query.length && inWords(item, query) ? badge("words", "in its words") : null,
+    note,
+  ].filter(Boolean);
+  return el("li", {}, el("a", { class: "card", href: itemHref(item.item_id, start) },
+    el("span", { class: "top" }, thumbnail(item, { seconds: start }),
+      item.duration_seconds ? el("span", { class: "long" }, clock(item.duration_seconds)) : null,
+      item.status === "ok" ? null : el("span", { class: `status ${item.status}` }, item.status)),
+    el("span", { class: "title", dir: "auto" }, marked(name(item), query)),
+    el("span", { class: "under" }, matched.length ? matched : about(item))));
+}
+
+export function grid(cards, label) {
+  return el("ul", { class: "grid", "aria-label": label }, cards);
+}
+
+/** A row of a list: a number or date in front, the item, and what stands behind it. */
+export function row(item, { before = null, under = null, after = null } = {}) {
+  return el("li", { class: "row" },
+    before === null ? null : el("span", { class: "before" }, before),
+    el("a", { href: itemHref(item.item_id) }, thumbnail(item, { width: 160 }),
+      el("span", { class: "said" }, el("span", { class: "title", dir: "auto" }, name(item)),
+        el("span", { class: "under" }, under ?? about(item)))),
+    after);
+}
+
+/** How an item is called; one without a title by its id. */
+export function name(item) {
+  return item.title || item.item_id;
+}
+
+function about(item) {
+  const said = item.tags.length ? item.tags.slice(0, 3) : [item.medium];
+  return said.map((text) => el("span", { dir: "auto" }, text));
+}
+
+function hue(text) {
+  let sum = 0;
+  for (const character of text) sum = (sum * 31 + character.codePointAt(0)) % 360;
+  return sum;
+}
+
+function words(query) {
+  return query.join(" ").toLowerCase().split(/[^\p{L}\p{N}]+/u).filter((word) => word.length > 1);
+}
+
+function inWords(item, query) {
+  const text = [item.title, ...item.tags].join(" ").toLowerCase();
+  return words(query).some((word) => text.includes(word));
+}
+
+/** A title in which the words that were sought are marked. */
+function marked(title, query) {
+  const sought = words(query).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  if (!sought.length) return title;
+  return title.split(new RegExp(`(${sought.join("|")})`, "iu")).map((part, at) => (at % 2 ? el("mark", {}, part) : part));
+}
+
+/** Moves the focus among the links of a grid or list as the arrows say; whether there was anywhere to go. */
+export function moveInGrid(from, key) {
+  const list = from.closest(".grid, .rows");
+  if (!list) return false;
+  const links = [...list.querySelectorAll(".card, .row > a")];
+  const at = links.indexOf(from.closest(".card, .row > a"));
+  if (at < 0) return false;
+  const tops = links.map((link) => link.getBoundingClientRect().top);
+  const columns = Math.max(1, tops.filter((top) => Math.abs(top - tops[0]) < 4).length);
+  const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[key];
+  const next = links[at + step];
+  if (!next && key === "ArrowUp") document.getElementById("words").focus();
+  else next?.focus();
+  return true;
+}
