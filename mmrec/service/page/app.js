@@ -45,8 +45,10 @@ async function show() {
   history.replaceState({ key }, "");
   const [name, parameters] = route();
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.dataset.view === (UNDER[name] ?? name)) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === (UNDER[name] ?? name)) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else link.removeAttribute("aria-current");
   }
   words.value = name === "search" ? (parameters.get("q") ?? "") : "";
   if (kept.has(key)) return restore(key);

@@ -115,6 +115,6 @@ export function facts(pairs) {
 /** A stretch of time as in players; empty where there is none. */
 export function span(seconds) {
   if (!seconds) return "";
-  const [start, end] = seconds.map(clock);
+  const [start, end] = seconds.map((one) => clock(one));
   return start === end ? start : `${start}–${end}`;
 }

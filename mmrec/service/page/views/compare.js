@@ -53,19 +53,19 @@ function form(names, left, right, userId, go, signal) {
 
 function both(userId, left, right, signal) {
   return Promise.all([left, right].map((model) =>
-    post("recommend", { users: [userId], k: COMPARED, model }, signal).then(({ lists }) => lists[0].results, (problem) => {
-      if (problem.name === "AbortError") throw problem;
-      return Object.assign([], { problem });
-    })));
+    post("recommend", { users: [userId], k: COMPARED, model }, signal).then(
+      ({ lists }) => ({ results: lists[0].results }),
+      (problem) => ({ results: [], problem }),
+    )));
 }
 
 function sides(lists, names, models) {
-  const places = lists.map((results) => new Map(results.map(({ item }, at) => [item.item_id, at])));
-  const shared = lists[0].filter(({ item }) => places[1].has(item.item_id)).length;
-  const all = Math.max(lists[0].length, lists[1].length);
-  const place = el("div", { class: "sides" }, lists.map((results, side) => el("section", { "aria-label": names[side] },
+  const places = lists.map(({ results }) => new Map(results.map(({ item }, at) => [item.item_id, at])));
+  const shared = lists[0].results.filter(({ item }) => places[1].has(item.item_id)).length;
+  const all = Math.max(places[0].size, places[1].size);
+  const place = el("div", { class: "sides" }, lists.map(({ results, problem }, side) => el("section", { "aria-label": names[side] },
     el("h2", { dir: "auto" }, names[side]), figures(models.find(({ name }) => name === names[side])),
-    results.problem ? failed(results.problem) : el("ol", { class: "rows small" }, results.map(({ item }, at) => {
+    problem ? failed(problem) : el("ol", { class: "rows small" }, results.map(({ item }, at) => {
       const other = places[1 - side].get(item.item_id);
       const one = row(item, { before: String(at + 1), under: against(other, at) });
       one.dataset.item = item.item_id;
