@@ -24,13 +24,14 @@ FIRST_DAY, DAY = 1_735_689_600, 86_400
 
 
 def write_page_catalog(folder: Path) -> Path:
-    """Write `catalog.csv` of 24 items with media beside it, `interactions.csv`, `preset.yaml`; the path of the first."""
+    """Write `catalog.csv` of 24 items with media beside it, `interactions.csv`, `preset.yaml`; the catalog's path."""
     media = folder / "media"
     media.mkdir(parents=True)
     _write_clip(media / "harbour.webm", CLIP_SECONDS, sound_seconds=CLIP_SECONDS)
     _write_clip(media / "silent.webm", 3)
     shutil.copy(media / "silent.webm", media / "copy.webm")
     write_sound(media / "tone.wav", seconds=2)
+    shutil.copy(media / "tone.wav", media / "again.wav")
     write_image(media / "grey.png", size=(96, 64))
     (media / "damaged.webm").write_bytes((media / "harbour.webm").read_bytes()[:200])
     items = [
@@ -40,22 +41,23 @@ def write_page_catalog(folder: Path) -> Path:
             "Boats in the harbour",
             "Fishing boats at dawn.",
             "sea|boats",
-            "en",
+            "film",
             TRANSCRIPT,
         ),
-        ("silent", "media/silent.webm", "Grey without sound", "A film of greys.", "grey", "en", ""),
-        ("copy", "media/copy.webm", "The same grey again", "A copy of a film.", "grey", "en", ""),
-        ("tone", "media/tone.wav", "One long tone", "A tone, for tuning.", "music", "en", ""),
-        ("grey", "media/grey.png", "A grey picture", "It shows nothing.", "grey", "en", ""),
-        ("damaged", "media/damaged.webm", "A damaged film", "It was cut short.", "", "en", ""),
-        (HOSTILE_ID, "", HOSTILE_TITLE, "<b>not bold</b>", "<i>tag</i>", "en", ""),
-        ("untitled", "", "", "Words alone, without a title.", "", "", ""),
+        ("silent", "media/silent.webm", "Grey without sound", "A film of greys.", "grey", "film", ""),
+        ("copy", "media/copy.webm", "The same grey again", "A copy of a film.", "grey", "film", ""),
+        ("tone", "media/tone.wav", "One long tone", "A tone, for tuning.", "music", "sound", ""),
+        ("again", "media/again.wav", "The tone again", "The same tone.", "music", "sound", ""),
+        ("grey", "media/grey.png", "A grey picture", "It shows nothing.", "grey", "picture", ""),
+        ("damaged", "media/damaged.webm", "A damaged film", "It was cut short.", "", "film", ""),
+        (HOSTILE_ID, "", HOSTILE_TITLE, "<b>not bold</b>", "<i>tag</i>", "words", ""),
+        ("untitled", "", "", "Words alone, without a title.", "", "words", ""),
         *(
-            (f"note{n:02}", "", f"Note {n} on boats", f"What was seen on day {n}.", "notes", "zh", "")
-            for n in range(16)
+            (f"note{n:02}", "", f"Note {n} on boats", f"What was seen on day {n}.", "notes", "words", "")
+            for n in range(15)
         ),
     ]
-    _write_rows(folder / "catalog.csv", "item_id media title description tags language transcript", items)
+    _write_rows(folder / "catalog.csv", "item_id media title description tags kind transcript", items)
     _write_rows(folder / "interactions.csv", "user_id item_id timestamp", _interactions([item[0] for item in items]))
     (folder / "preset.yaml").write_text(PRESET, encoding="utf-8")
     return folder / "catalog.csv"

@@ -21,10 +21,11 @@ from playwright.sync_api import Browser, Error, Page, Playwright, Request, expec
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 TOKEN = "a token of the tests"
+expect.set_options(timeout=60_000)  # the first search loads encoders
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 VIEWS = {
     "catalog": "#/search",
-    "results": "#/search?q=boats&where=language+%3D+%27zh%27",
+    "results": "#/search?q=boats&where=kind+%3D+%27words%27",
     "refused": "#/search?q=boats&where=nothing+%3D+3",
     "item": "#/item?id=harbour",
     "sound": "#/item?id=tone",
@@ -130,7 +131,7 @@ def _open(page: Page, view: str) -> None:
 
 def _whole(page: Page) -> None:
     expect(page.locator(".view h1, .view .wrong").first).to_be_visible(timeout=60_000)
-    expect(page.locator(".waits")).to_have_count(0, timeout=60_000)
+    expect(page.locator(".waits")).to_have_count(0)
 
 
 def _cards(page: Page) -> list[str]:
@@ -168,7 +169,7 @@ def test_a_clip_plays_from_its_moments(page: Page) -> None:
     video = page.locator("video")
     frames = page.locator(".frames button")
     assert frames.count() == 4
-    expect(frames.last.locator("img")).to_have_js_property("naturalWidth", 96, timeout=30_000)
+    expect(frames.last.locator("img")).to_have_js_property("complete", True)
     frames.last.click()
     page.wait_for_function(
         "() => { const v = document.querySelector('video'); return v.currentTime > 4 && !v.paused; }"
@@ -220,7 +221,7 @@ def test_a_user_what_is_recommended_why_and_what_if(page: Page) -> None:
     why.click()
     expect(page.locator(".explanation")).to_have_count(0)
     page.get_by_role("combobox", name="What if they watched…").press_sequentially("note 7")
-    page.get_by_role("option").first.wait_for()
+    page.locator("[role=option]").first.wait_for()
     page.keyboard.press("ArrowDown")
     chosen = page.locator("[role=option][aria-selected=true]").inner_text()
     page.keyboard.press("Enter")
@@ -280,7 +281,7 @@ def test_what_the_catalog_says_is_never_markup(page: Page) -> None:
 def test_a_file_finds_what_is_like_it(page: Page, folder: Path) -> None:
     _open(page, "#/search")
     page.set_input_files("#file", folder / "media" / "silent.webm")
-    expect(page.locator("h1")).to_have_text("like silent.webm", timeout=60_000)
+    expect(page.locator("h1")).to_have_text("like silent.webm")
     _whole(page)
     assert set(_cards(page)[:2]) == {"Grey without sound", "The same grey again"}
     picture = (folder / "media" / "grey.png").read_bytes()
@@ -294,7 +295,7 @@ def test_a_file_finds_what_is_like_it(page: Page, folder: Path) -> None:
         }""",
         list(picture),
     )
-    expect(page.locator("h1")).to_have_text("like dropped.png", timeout=60_000)
+    expect(page.locator("h1")).to_have_text("like dropped.png")
     _whole(page)
     assert _cards(page)[0] == "A grey picture"
     expect(page.get_by_role("img", name="The picture dropped.png")).to_be_visible()
@@ -316,7 +317,7 @@ def test_filters_and_the_words_of_the_service(page: Page) -> None:
     expect(page.locator(".total").first).to_have_text("2 items")
     expect(page.get_by_label("or written")).to_have_value("tags = 'grey' and duration_seconds >= 1")
     page.get_by_role("button", name="Without the filter tags = 'grey'").click()
-    expect(page.locator(".total").first).to_have_text("3 items")
+    expect(page.locator(".total").first).to_have_text("5 items")
     page.get_by_label("or written").fill("colour = 'grey'")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("the catalog has no column 'colour'")
@@ -327,10 +328,10 @@ def test_filters_and_the_words_of_the_service(page: Page) -> None:
 
 
 def test_the_map_by_keys_and_by_pointer(page: Page) -> None:
-    _open(page, "#/map?color=language")
+    _open(page, "#/map")
     canvas = page.get_by_role("application")
     assert len(_colours(canvas.screenshot())) > 3
-    expect(page.get_by_role("group", name="Show only").get_by_role("button").first).to_contain_text("zh")
+    expect(page.get_by_role("group", name="Show only").get_by_role("button").first).to_contain_text("words")
     canvas.focus()
     page.keyboard.press("ArrowRight")
     pointed = page.locator("#pointed .title")
@@ -361,8 +362,10 @@ def test_two_models_duplicates_and_failures(page: Page) -> None:
     today.nth(3).hover()
     expect(page.locator(".row.lit")).to_have_count(2)
     _open(page, "#/duplicates")
-    expect(page.locator(".group").first).to_contain_text("Grey without sound")
-    expect(page.get_by_text("the same file")).to_have_count(1)
+    edited, copied = page.locator(".group").all()
+    expect(edited.locator("h2")).to_have_text("Boats in the harbour")
+    expect(edited.locator(".row", has_text="The same grey again")).to_contain_text("seconds: 6 and 3")
+    expect(copied.locator(".row")).to_contain_text("the same file")
     _open(page, "#/failures")
     damaged = page.locator(".failures > li", has_text="A damaged film")
     expect(damaged).to_contain_text("damaged.webm")
@@ -395,7 +398,7 @@ def test_who_has_no_token_is_asked_for_it(browser: Browser, folder: Path) -> Non
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_on_every_screen(page: Page, view: str) -> None:
-    """Readable by all, by axe's rules of WCAG A and AA, and never wider than the screen; kept as pictures to look at."""
+    """Readable by all, by axe's rules of WCAG A and AA, and never wider than the screen; kept as pictures to see."""
     from axe_playwright_python.sync_playwright import Axe
 
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)

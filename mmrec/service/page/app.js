@@ -47,7 +47,7 @@ async function show() {
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === (UNDER[name] ?? name)) {
       link.setAttribute("aria-current", "page");
-      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+      link.parentElement.scrollLeft = link.offsetLeft - link.parentElement.clientWidth / 2;
     } else link.removeAttribute("aria-current");
   }
   words.value = name === "search" ? (parameters.get("q") ?? "") : "";
@@ -93,12 +93,14 @@ function restore(key) {
   if (current.focused) current.focused.focus({ preventScroll: true });
 }
 
-/** The focus stays at a choice that changed the view; else those who listen are told where they are. */
+/** The focus stays at a choice that changed the view; else those who listen are told where they are, but at the start. */
+let isStart = true;
 function arrive(focused) {
   document.title = current.title;
   const again = focused && document.getElementById(focused);
   const heading = current.view.querySelector("h1");
   if (again) again.focus();
+  else if (isStart) isStart = false;
   else if (heading && document.activeElement !== words) {
     heading.tabIndex = -1;
     heading.focus({ preventScroll: true });
