@@ -47,10 +47,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page") / "served"
     catalog = write_page_catalog(folder)
     mmrec.embed(catalog, folder / "store", preset=folder / "preset.yaml")
-    store = mmrec.FeatureStore(folder / "store")
-    for name, seed in (("today", 0), ("yesterday", 1)):
-        config = mmrec.RecommenderConfig.from_mapping({"max_epochs": 1, "dim": 16, "seed": seed})
-        mmrec.Recommender.fit(store, folder / "interactions.csv", config=config).save(folder / name)
+    config = mmrec.RecommenderConfig.from_mapping({"max_epochs": 1, "dim": 16})
+    model = mmrec.Recommender.fit(mmrec.FeatureStore(folder / "store"), folder / "interactions.csv", config=config)
+    model.save(folder / "today")
+    model.remove_items(["note09"])
+    model.save(folder / "yesterday")
     return folder
 
 
@@ -358,8 +359,9 @@ def test_two_models_duplicates_and_failures(page: Page) -> None:
     page.get_by_role("button", name="Compare").click()
     expect(page.get_by_text("are in both lists")).to_be_visible()
     today, yesterday = (page.get_by_role("region", name=name).locator(".row") for name in ("today", "yesterday"))
-    assert today.count() == yesterday.count() == 19
-    today.nth(3).hover()
+    assert (today.count(), yesterday.count()) == (19, 18)
+    expect(today.filter(has_text="only here")).to_contain_text("Note 9 on boats")
+    yesterday.nth(3).hover()
     expect(page.locator(".row.lit")).to_have_count(2)
     _open(page, "#/duplicates")
     edited, copied = page.locator(".group").all()

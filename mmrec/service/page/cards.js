@@ -2,7 +2,7 @@
 
 import { address } from "./api.js";
 import { clock, el, icon, styled } from "./dom.js";
-import { badge } from "./pieces.js";
+import { badge, span } from "./pieces.js";
 import { whenSeen } from "./thumbnails.js";
 
 const CARD_WIDTH = 320;
@@ -34,7 +34,7 @@ export function thumbnail(item, { seconds = null, width = CARD_WIDTH, alt = "" }
 export function card({ item, moment = null, note = null }, query = []) {
   const start = moment?.start ?? null;
   const matched = [
-    moment && badge(moment.modality, moment.when ?? clock(start), "The moment that matches best"),
+    moment && ofMoment(moment),
     query.length && inWords(item, query) ? badge("words", "in its words") : null,
     note,
   ].filter(Boolean);
@@ -44,6 +44,17 @@ export function card({ item, moment = null, note = null }, query = []) {
       item.status === "ok" ? null : el("span", { class: `status ${item.status}` }, item.status)),
     el("span", { class: "title", dir: "auto" }, marked(name(item), query)),
     el("span", { class: "under" }, matched.length ? matched : about(item))));
+}
+
+/** Says on a card that is there where the item matches best, and leads there. */
+export function addMoment(shown, item, moment) {
+  const link = shown.querySelector(".card");
+  link.href = itemHref(item.item_id, moment.start);
+  link.querySelector(".under").prepend(ofMoment(moment));
+}
+
+function ofMoment({ modality, start, end }) {
+  return badge(modality, span([start, end]), "The moment that matches best");
 }
 
 export function grid(cards, label) {

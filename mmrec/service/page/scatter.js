@@ -77,16 +77,16 @@ export class Scatter {
   step(key) {
     const { clientWidth: width, clientHeight: height } = this.canvas;
     if (this.at < 0) return this.point(this.nearest(width / 2, height / 2, Infinity));
-    const [x, y] = this.onCanvas(this.at);
+    const { at: from, places } = this;
+    const [wide, high] = this.halves().map((half) => half * this.view.zoom);
     const [right, down] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
-    let [best, least] = [this.at, Infinity];
-    for (let at = 0; at < this.places.length / 2; at += 1) {
-      if (at === this.at) continue;
-      const [left, top] = this.onCanvas(at);
-      const along = (left - x) * right + (top - y) * down;
-      const across = Math.abs((left - x) * down) + Math.abs((top - y) * right);
-      const far = along + 2.5 * across;
-      if (along > 0.5 && across <= 2 * along && far < least) [best, least] = [at, far];
+    let [best, least] = [from, Infinity];
+    for (let at = 0; at < places.length / 2; at += 1) {
+      const aside = (places[2 * at] - places[2 * from]) * wide;
+      const below = (places[2 * from + 1] - places[2 * at + 1]) * high;
+      const along = aside * right + below * down;
+      const across = Math.abs(aside * down) + Math.abs(below * right);
+      if (along > 0.5 && across <= 2 * along && along + 2.5 * across < least) [best, least] = [at, along + 2.5 * across];
     }
     this.point(best);
   }

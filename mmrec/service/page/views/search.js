@@ -1,7 +1,7 @@
 /** The catalog, and what is found in it: by words, by files, by items, at moments, and under filters. */
 
 import { about, get, post, postFile } from "../api.js";
-import { card, grid, name } from "../cards.js";
+import { addMoment, card, grid, name } from "../cards.js";
 import { count, el, icon } from "../dom.js";
 import { NOUNS, empty, failed, say, segmented, toggle } from "../pieces.js";
 import { filters } from "./filters.js";
@@ -19,8 +19,11 @@ export function keepFile(file) {
 }
 
 export async function render(parameters, signal) {
-  const { store, columns } = await about();
   const asked = read(parameters);
+  const pages = asked.isSearch ? searched(asked, signal) : browsed(asked, signal);
+  const first = pages.next();
+  first.catch(() => {}); // it is said where it is awaited
+  const { store, columns } = await about();
   const change = (changes) => {
     const next = new URLSearchParams(parameters);
     for (const [key, value] of Object.entries(changes)) {
@@ -30,19 +33,21 @@ export async function render(parameters, signal) {
     location.hash = `#/search${next.size ? `?${next}` : ""}`;
   };
   const title = await heading(asked, signal);
+  const total = el("p", { class: "total" });
   const found = el("div", { class: "found" });
-  const results = asked.isSearch ? searched(asked, store, signal) : browsed(asked, signal);
   const parts = [
-    el("div", { class: "head" }, el("h1", { dir: "auto" }, title), el("p", { class: "total" })),
+    el("div", { class: "head" }, el("h1", { dir: "auto" }, title), total),
     sought(asked, change),
     el("div", { class: "controls" }, controls(asked, store, change),
       filters(asked.where, columns, (where) => change({ where }), signal)),
     found,
   ].filter(Boolean);
-  await more(found, parts[0].lastChild, asked, results).catch((problem) => {
+  try {
+    show(found, total, asked, store, pages, (await first).value);
+  } catch (problem) {
     if (problem.name === "AbortError") throw problem;
     found.replaceChildren(failed(problem));
-  });
+  }
   return [asked.isSearch ? title : "", ...parts];
 }
 
@@ -75,8 +80,7 @@ function fileName(key) {
 // --- the two ways to results ----------------------------------------------------------------------------------------
 
 /** Pages of what a search finds, each with the results and whether there may be more. */
-async function* searched(asked, store, signal) {
-  const { words, without, items, file, where, modalities, moments } = asked;
+async function* searched({ words, without, items, file, where, modalities, moments }, signal) {
   if (file && !files.has(file)) {
     throw Object.assign(new Error(`${fileName(file)} is not at hand any more: drop it again.`), { status: 0 });
   }
@@ -85,8 +89,7 @@ async function* searched(asked, store, signal) {
     const ask = (body) => (file ? postFile("search/file", files.get(file), body, signal) : post("search", body, signal));
     const { results } = await ask(query);
     const isAll = results.length < AT_ONCE;
-    const whenMatched = !moments && hasMoments(asked, store) ? () => ask({ ...query, moments: true }) : null;
-    yield { results, total: isAll ? offset + results.length : null, isAll, whenMatched };
+    yield { results, total: isAll ? offset + results.length : null, isAll, whenMatched: () => ask({ ...query, moments: true }) };
     if (isAll) return;
   }
 }
@@ -101,14 +104,13 @@ async function* browsed({ where, status }, signal) {
   for (let offset = 0; ; offset += AT_ONCE) {
     const { items, total } = await get("items", { offset, limit: AT_ONCE, where, status }, signal);
     const isAll = offset + items.length >= total || !items.length;
-    yield { results: items.map((item) => ({ item })), total, isAll, whenMatched: null };
+    yield { results: items.map((item) => ({ item })), total, isAll };
     if (isAll) return;
   }
 }
 
-/** Adds the next page to the grid. */
-async function more(found, total, asked, pages) {
-  const { value: page } = await pages.next();
+/** Adds a page to the grid. */
+function show(found, total, asked, store, pages, page) {
   const list = found.querySelector(".grid") ?? grid([], "Results");
   found.querySelector(".more")?.remove();
   const cards = page.results.map((result) => card(result, asked.words));
@@ -122,21 +124,25 @@ async function more(found, total, asked, pages) {
     const button = el("button", { type: "button", class: "more" }, "Show more");
     button.addEventListener("click", async () => {
       button.disabled = true;
-      await more(found, total, asked, pages).catch((problem) => button.replaceWith(failed(problem)));
-      list.children[shown]?.querySelector("a").focus();
+      try {
+        show(found, total, asked, store, pages, (await pages.next()).value);
+        list.children[shown]?.querySelector("a").focus();
+      } catch (problem) {
+        button.replaceWith(failed(problem));
+      }
     });
     found.append(button);
   }
-  if (page.whenMatched) showMoments(cards, page, asked);
+  if (asked.isSearch && !asked.moments && hasMoments(asked, store)) showMoments(cards, page);
 }
 
 /** Where in pictures and sound the items that were found match best, as far as that can be said. */
-function showMoments(cards, page, { words }) {
+function showMoments(cards, page) {
   page.whenMatched().then(({ results }) => {
     const moments = new Map(results.map(({ item, moment }) => [item.item_id, moment]));
     for (const [at, result] of page.results.entries()) {
       const moment = moments.get(result.item.item_id);
-      if (moment) cards[at].replaceChildren(...card({ ...result, moment }, words).children);
+      if (moment) addMoment(cards[at], result.item, moment);
     }
   }, () => {}); // it stays with the items alone
 }
