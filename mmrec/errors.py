@@ -7,6 +7,7 @@ MMRecError
 ├── ModelError          a recommender cannot be fitted, read, or asked what it was asked
 │   └── FitInterrupted  a fit was asked to stop before its end
 ├── MediaError          a media file gives no picture, or no sound, to be shown
+├── ChatError           a language model cannot be had, or its server does not answer
 ├── SearchError         a search cannot be understood, or cannot be answered by this store
 ├── InteractionError    interactions cannot be read, or do not fit the catalog
 ├── BaselineError  interactions or settings that a baseline cannot use
@@ -62,6 +63,10 @@ class MediaError(MMRecError):
         self.problem = problem
 
 
+class ChatError(MMRecError):
+    """A language model that cannot be had, or whose server does not answer."""
+
+
 class InteractionError(MMRecError):
     """Interactions that cannot be read, or that do not fit the catalog or each other."""
 
@@ -91,7 +96,7 @@ class FitInterrupted(ModelError):
 
 
 class Reason(StrEnum):
-    """The closed list of why a modality of an item has no tokens, or fewer than it should."""
+    """The closed list of why a modality of an item has no tokens, or fewer than it should, or nothing was found out."""
 
     NO_MEDIA = "no_media"
     NO_STREAM = "no_stream"
@@ -112,6 +117,10 @@ class Reason(StrEnum):
     CRASHED = "crashed"
     NOT_FINITE = "not_finite"
     NOT_ENCODED = "not_encoded"
+    NO_ANSWER = "no_answer"
+    INVALID_ANSWER = "invalid_answer"
+    REFUSED = "refused"
+    TOO_LONG = "too_long"
 
     @property
     def is_fault(self) -> bool:
@@ -121,7 +130,14 @@ class Reason(StrEnum):
     @property
     def may_pass(self) -> bool:
         """True where another try, with more time or memory or rights, may do better on the same file."""
-        return self in {Reason.TIMEOUT, Reason.OUT_OF_MEMORY, Reason.CRASHED, Reason.NOT_READABLE, Reason.NOT_A_FILE}
+        return self in {
+            Reason.TIMEOUT,
+            Reason.OUT_OF_MEMORY,
+            Reason.CRASHED,
+            Reason.NOT_READABLE,
+            Reason.NOT_A_FILE,
+            Reason.NO_ANSWER,
+        }
 
 
 @dataclass(frozen=True, slots=True)

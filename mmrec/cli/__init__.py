@@ -25,6 +25,7 @@ from mmrec.cli.searching import add_search_command
 from mmrec.cli.serving import add_serve_command, without_secrets
 from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tuning import add_tuning_commands
+from mmrec.cli.understanding import add_understand_command
 from mmrec.cli.versions import add_version_commands
 from mmrec.errors import MMRecError, refuse_shadowed_packages
 from mmrec.tables import local_path
@@ -92,4 +93,5 @@ def _parser() -> argparse.ArgumentParser:
     add_duplicates_command(commands)
     add_report_command(commands)
     add_serve_command(commands)
+    add_understand_command(commands)
     return parser

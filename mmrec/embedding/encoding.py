@@ -16,15 +16,21 @@ from mmrec.embedding.presets import Preset
 from mmrec.embedding.report import EmbedReport
 from mmrec.embedding.tasks import Task
 from mmrec.media import DecodedMedia
-from mmrec.store import Features
+from mmrec.store import Features, Findings
 
 T = TypeVar("T")
 
 
 def encoded(
-    decoded: Iterator[tuple[Task, DecodedMedia]], loaded: PresetEncoders, batch_size: int | None, report: EmbedReport
+    decoded: Iterator[tuple[Task, DecodedMedia]],
+    loaded: PresetEncoders,
+    batch_size: int | None,
+    report: EmbedReport,
+    findings: Findings | None = None,
 ) -> Generator[Features, None, None]:
     """Encode what was decoded, in full batches across items; yields each item as it is finished.
+
+    The `findings` hold the words that are heard and seen in some of them.
 
     >>> from mmrec.catalog import Item
     >>> from mmrec.embedding import EmbedReport, Task, encoded, load_preset, load_preset_encoders
@@ -52,7 +58,8 @@ def encoded(
             features = task.features(item)
             features.duration_seconds, features.facts = media.duration_seconds, media.facts
             features.language = loaded.language(item, text) or ""
-            yield from map(classified, packer.add(features, media, text))
+            words = findings.words([item.item_id])[item.item_id] if findings is not None and task.has_words else []
+            yield from map(classified, packer.add(features, media, text, words))
         yield from map(classified, packer.flush())
 
 

@@ -29,7 +29,7 @@ from mmrec.embedding.tasks import (
 )
 from mmrec.embedding.writing import Writer
 from mmrec.errors import MMRecError
-from mmrec.store import FeatureStore, StoredKeys
+from mmrec.store import FeatureStore, Findings, StoredKeys
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class _Job:
             num_leaving(store, keys, self.manifest, self.max_pruned)
         reading = Reading(self.manifest)
         with Writer(store, keys, report) as writer:
-            tasks = self._unfinished(reading, keys, writer, report)
+            tasks = self._unfinished(store, reading, keys, writer, report)
             first = next(tasks, None)
             report.stage_seconds["start"] = time.perf_counter() - self.start
             self.progress(report)
@@ -169,10 +169,13 @@ class _Job:
             if used.get(r.modality) == r.fingerprint
         }
 
-    def _unfinished(self, reading: Reading, keys: StoredKeys, writer: Writer, report: EmbedReport) -> Iterator[Task]:
+    def _unfinished(
+        self, store: FeatureStore, reading: Reading, keys: StoredKeys, writer: Writer, report: EmbedReport
+    ) -> Iterator[Task]:
         """The tasks with anything to embed; of the others the rows are brought up to date."""
         preset, fingerprints = self.encoders.preset, self.encoders.fingerprints
-        for task in tasks_of(reading.items(), preset, fingerprints, keys, self.policy):
+        words = Findings(store).word_digests() if "text" in fingerprints else {}
+        for task in tasks_of(reading.items(), preset, fingerprints, keys, self.policy, words):
             if task.todo:
                 yield task
                 continue
@@ -189,7 +192,7 @@ class _Job:
         report.stage_seconds["start"] = time.perf_counter() - self.start
         with (
             closing(decode_items(tasks, loaded.frames, loaded.sound, self.limits)) as decoded,
-            closing(encoded(decoded, loaded, self.batch_size, report)) as finished,
+            closing(encoded(decoded, loaded, self.batch_size, report, Findings(store))) as finished,
         ):
             for features in finished:
                 settled = keep_what_is_lost(features, self.policy)

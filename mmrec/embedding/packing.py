@@ -19,7 +19,7 @@ from mmrec.embedding.encoder_threads import EncoderThreads
 from mmrec.embedding.preset_encoders import PresetEncoders
 from mmrec.errors import EncoderError, Problem, Reason
 from mmrec.media import DecodedMedia
-from mmrec.store import Features, Modality, Tokens
+from mmrec.store import Features, Modality, TimedText, Tokens, neighbours_joined
 
 logger = logging.getLogger(__name__)
 
@@ -82,14 +82,17 @@ class Packer:
         self._bytes = 0
         self._stage_seconds = stage_seconds
 
-    def add(self, features: Features, media: DecodedMedia, text: str) -> Iterator[Features]:
+    def add(
+        self, features: Features, media: DecodedMedia, text: str, words: Sequence[TimedText] = ()
+    ) -> Iterator[Features]:
+        """`text` is what the catalog says, `words` are those that are heard and seen."""
         draft = _Draft(features)
         if "visual" not in features.kept:
             self._take_visual(draft, media)
         if "audio" not in features.kept:
             self._take_audio(draft, media)
         if "text" not in features.kept:
-            self._take_text(draft, text)
+            self._take_text(draft, text, words)
         if draft.outstanding == 0:
             yield features
         while ready := [key for key in self._groups if self._is_ready(key)]:
@@ -126,10 +129,13 @@ class Packer:
         self._take(draft, "audio", media.windows, media.window_spans)
         self._note_unwanted(draft, "audio")
 
-    def _take_text(self, draft: _Draft, text: str) -> None:
-        if text and "text" in self._loaded.encoders:
-            passages = cast("TextEncoder", self._loaded.encoders["text"]).passages(text)
-            self._take(draft, "text", passages, [(0.0, 0.0)] * len(passages))
+    def _take_text(self, draft: _Draft, text: str, words: Sequence[TimedText]) -> None:
+        if (text or words) and "text" in self._loaded.encoders:
+            encoder = cast("TextEncoder", self._loaded.encoders["text"])
+            timed = [TimedText(0.0, 0.0, text)] if text else []
+            timed += neighbours_joined(words)
+            parts = [(part, (of.start, of.end)) for of in timed for part in encoder.passages(of.text)]
+            self._take(draft, "text", [part for part, _ in parts], [span for _, span in parts])
         elif not text:
             draft.features.problems["text"] = Problem(Reason.NO_TEXT, "the row has no title, description or tags")
         self._note_unwanted(draft, "text")

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from mmrec.catalog import Catalog, Item
@@ -93,6 +94,8 @@ class Reading:
 class Task:
     """What is to be done for one item: the modalities in `todo` are embedded, of the others `kept` says what becomes.
 
+    `has_words` says that words are heard or seen in it, which are embedded with its text.
+
     >>> from mmrec import Item
     >>> from mmrec.embedding import Task
     >>> sorted(Task(Item(item_id="a", title="Rain"), text="Rain").todo)
@@ -107,6 +110,7 @@ class Task:
     catalog_key: str = ""
     media: MediaIdentity = ABSENT
     stored: StoredRow | None = None
+    has_words: bool = False
 
     @property
     def is_lost(self) -> bool:
@@ -137,13 +141,23 @@ class Task:
 
 
 def tasks_of(
-    items: Iterable[Item], preset: Preset, fingerprints: Mapping[Modality, str], keys: StoredKeys, policy: Policy
+    items: Iterable[Item],
+    preset: Preset,
+    fingerprints: Mapping[Modality, str],
+    keys: StoredKeys,
+    policy: Policy,
+    words: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Task]:
-    """Of every item, what is to be done with it: nothing where the store holds it as it is now."""
+    """Of every item, what is to be done with it: nothing where the store holds it as it is now.
+
+    `words` has a hash of those that are heard and seen in an item, where there are any.
+    """
     for item, media in identified(items, keys):
         text, stored = preset.text_of(item), keys.row(item.item_id)
         content: dict[Modality, Any] = dict.fromkeys(("visual", "audio"), _content(item, media))
         content["text"] = text or content["visual"]
+        if item.item_id in words:
+            content["text"] = [content["text"], words[item.item_id]]
         now = {modality: _digest(content[modality], fingerprints.get(modality)) for modality in MODALITIES}
         absent = set() if media.content else {m for m in MODALITIES if m != "text" or not text}
         todo = {m for m in MODALITIES if _is_to_be_embedded(m, now[m], m in absent, m in fingerprints, stored, policy)}
@@ -165,6 +179,7 @@ def tasks_of(
             catalog_key=_digest(item.title, item.description, item.tags, item.language, sorted(item.metadata.items())),
             media=media,
             stored=stored,
+            has_words=item.item_id in words,
         )
 
 

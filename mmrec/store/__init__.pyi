@@ -7,6 +7,12 @@ from .features import Modality as Modality
 from .features import Status as Status
 from .features import StoredRow as StoredRow
 from .features import Tokens as Tokens
+from .findings import FINDING_TASKS as FINDING_TASKS
+from .findings import Finding as Finding
+from .findings import Findings as Findings
+from .findings import FindingTask as FindingTask
+from .findings import TimedText as TimedText
+from .findings import neighbours_joined as neighbours_joined
 from .importing import import_features as import_features
 from .keys import HASH_CHARACTERS as HASH_CHARACTERS
 from .keys import StoredKeys as StoredKeys

@@ -1,0 +1,160 @@
+"""The command that finds out what is heard, seen and meant in the items of a store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from mmrec.cli.logs import PROGRESS
+from mmrec.cli.output import add_command, add_json, add_store, count, fail, open_store, positive, share
+from mmrec.cli.progress import SECONDS_BETWEEN_LINES, stop_on_sigterm
+from mmrec.errors import ChatError
+
+if TYPE_CHECKING:
+    from mmrec.understanding import Budget, ChatModel, UnderstandReport
+
+TASKS = ("heard", "seen", "about")
+logger = logging.getLogger(PROGRESS)
+
+
+def add_understand_command(commands: Any) -> None:
+    summary = "find out what is heard, seen and meant in the items: speech, text on screen, topics and summaries"
+    understand = add_command(commands, "understand", _understand, summary)
+    add_store(understand)
+    understand.add_argument(
+        "--tasks", default="", metavar="LIST", help="of heard, seen, about (default: those that have a model; seen)"
+    )
+    understand.add_argument(
+        "--speech-model", default="", metavar="DIR|NAME", help="Whisper in CTranslate2's form, as small: for heard"
+    )
+    understand.add_argument(
+        "--model", default="", metavar="DIR|NAME", help="a language model that follows a chat: for about"
+    )
+    understand.add_argument(
+        "--server", default="", metavar="URL", help="ask this server for the model (OpenAI's protocol)"
+    )
+    understand.add_argument("--language", default="", metavar="CODE", help="to write in (default: the item's own)")
+    understand.add_argument("--device", default="auto", help="auto, cpu or cuda, of models on this machine")
+    understand.add_argument("--concurrency", type=count, default=8, metavar="N", help="questions to a server at once")
+    understand.add_argument("--max-tokens", type=count, metavar="N", help="read and written, then stop asking")
+    understand.add_argument("--max-cost", type=positive, metavar="MONEY", help="by the prices, then stop asking")
+    understand.add_argument("--price-read", type=float, default=0.0, metavar="MONEY", help="of a million tokens read")
+    understand.add_argument(
+        "--price-written", type=float, default=0.0, metavar="MONEY", help="of a million tokens written"
+    )
+    understand.add_argument("--dry-run", action="store_true", help="say what asking the model would take, and stop")
+    understand.add_argument("--retry-failed", action="store_true", help="try again what failed before")
+    understand.add_argument("--workers", type=int, default=0, metavar="N", help="decoding processes (default: all)")
+    understand.add_argument(
+        "--timeout", type=positive, default=600.0, metavar="SECONDS", help="to decode one item (default: 600)"
+    )
+    understand.add_argument("--max-failures", type=share, default=0.1, metavar="SHARE", help="(default: 0.1)")
+    add_json(understand)
+
+
+def _understand(arguments: argparse.Namespace) -> int:
+    from mmrec.embedding import DecodeLimits
+    from mmrec.understanding import Budget, ScreenReader, Transcriber, estimate, understand
+
+    store, tasks = open_store(arguments), _tasks(arguments)
+    budget = Budget(
+        tokens=arguments.max_tokens,
+        money=arguments.max_cost,
+        price_read=arguments.price_read,
+        price_written=arguments.price_written,
+    )
+    model = _model(arguments) if "about" in tasks else None
+    if arguments.dry_run:
+        if model is None:
+            raise ChatError("--dry-run says what asking a language model would take: name one by --model")
+        asked = estimate(store, model, language=arguments.language, budget=budget)
+        words = (
+            f"{asked.questions} questions, about {asked.tokens_read} tokens to read, {asked.tokens_written} to write"
+        )
+        print(json.dumps(asked.__dict__) if arguments.json else f"{words}{_money(asked.cost, budget)}")
+        return 0
+    with stop_on_sigterm():
+        report = understand(
+            store,
+            speech=Transcriber(arguments.speech_model, device=arguments.device) if "heard" in tasks else None,
+            screen=ScreenReader() if "seen" in tasks else None,
+            model=model,
+            language=arguments.language,
+            retry_failed=arguments.retry_failed,
+            budget=budget,
+            limits=DecodeLimits(workers=arguments.workers, timeout_seconds=arguments.timeout),
+            progress=_progress(),
+        )
+    print(json.dumps(report.as_dict()) if arguments.json else "\n".join(_lines(report, tasks, budget)))
+    if report.share_failed() > arguments.max_failures:
+        return fail(
+            f"{report.failed.total()} findings failed, {report.share_failed():.0%} of those tried: more than "
+            f"--max-failures {arguments.max_failures:g} allows"
+        )
+    return 0
+
+
+def _tasks(arguments: argparse.Namespace) -> list[str]:
+    named = [name.strip() for name in arguments.tasks.split(",") if name.strip()]
+    for name in named:
+        if name not in TASKS:
+            raise ChatError(f"task {name!r}: expected some of {', '.join(TASKS)}")
+    if "heard" in named and not arguments.speech_model:
+        raise ChatError("the task heard needs a speech model: name one by --speech-model, as small or a folder")
+    if "about" in named and not arguments.model:
+        raise ChatError(
+            "the task about needs a language model: name one by --model, with --server where it runs on one"
+        )
+    if named:
+        return named
+    able = {"heard": arguments.speech_model, "seen": True, "about": arguments.model}
+    lacking = [f"{task} ({option})" for task, option in (("heard", "--speech-model"), ("about", "--model"))]
+    if not able["heard"] and not able["about"]:
+        print(f"mmrec: without a model only text on screen is read; not done: {', '.join(lacking)}", file=sys.stderr)
+    return [task for task in TASKS if able[task]]
+
+
+def _model(arguments: argparse.Namespace) -> ChatModel:
+    import os
+
+    from mmrec.understanding import LocalChat, ServerChat
+
+    if arguments.server or (os.environ.get("OPENAI_BASE_URL") and not os.path.exists(arguments.model)):
+        return ServerChat(arguments.model, url=arguments.server, concurrency=arguments.concurrency)
+    return LocalChat(arguments.model, device=arguments.device)
+
+
+def _progress() -> Any:
+    said = time.monotonic()
+
+    def say(report: UnderstandReport) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            logger.info("%r", report)
+
+    return say
+
+
+def _lines(report: UnderstandReport, tasks: list[str], budget: Budget) -> list[str]:
+    lines = [f"{report.items} items in {report.seconds:.1f} s"]
+    for task in tasks:
+        counts = {"found": report.found, "empty": report.empty, "failed": report.failed, "known before": report.known}
+        counts |= {"left": report.left}
+        lines.append(f"  {task:6}" + ", ".join(f"{of[task]} {name}" for name, of in counts.items() if of[task]))
+    if report.reasons:
+        lines.append("  " + ", ".join(f"{reason} {number}" for reason, number in report.reasons.most_common()))
+    if report.tokens_read:
+        tokens = f"  {report.tokens_read} tokens read, {report.tokens_written} written"
+        lines.append(tokens + _money(report.cost, budget))
+    if report.found["heard"] or report.found["seen"]:
+        lines.append("embed the catalog again to take the words up: nothing but text is encoded")
+    return lines
+
+
+def _money(cost: float, budget: Budget) -> str:
+    return f", {cost:.4f} in money" if budget.price_read or budget.price_written else ""

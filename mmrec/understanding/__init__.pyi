@@ -1,0 +1,15 @@
+from .about import About as About
+from .about import about_question as about_question
+from .chat import Answer as Answer
+from .chat import ChatModel as ChatModel
+from .chat import Question as Question
+from .chat import Usage as Usage
+from .local_models import LocalChat as LocalChat
+from .screen_text import ScreenReader as ScreenReader
+from .servers import ServerChat as ServerChat
+from .speech import Transcriber as Transcriber
+from .understand import Budget as Budget
+from .understand import Estimate as Estimate
+from .understand import UnderstandReport as UnderstandReport
+from .understand import estimate as estimate
+from .understand import understand as understand

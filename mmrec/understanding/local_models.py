@@ -1,0 +1,154 @@
+"""Language models on this machine, by transformers: a folder, a name on the hub, or a GGUF file."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from mmrec.errors import ChatError, Problem, Reason
+from mmrec.understanding.chat import Answer, Question, Usage, invalid, parse
+
+BATCH_SIZES = {"cpu": 1, "cuda": 16}
+HASHED_BYTES = 2**20
+"""Of the head and the tail of each file of weights."""
+
+
+class LocalChat:
+    """A causal language model with a chat template; it answers greedily, and can write nothing but the schema.
+
+    The schema is compiled to a grammar (llguidance), which leaves at each step only the tokens that may follow.
+
+    Args:
+        model: a folder as `save_pretrained` makes it, a `.gguf` file, or a name on the hub.
+        device: "auto", "cpu", "cuda", "cuda:N".
+        max_tokens: of one answer.
+        batch_size: questions at once; by default 1 on a processor, 16 on a GPU.
+    """
+
+    def __init__(self, model: str, *, device: str = "auto", max_tokens: int = 1024, batch_size: int = 0) -> None:
+        try:
+            import llguidance.hf
+        except ImportError:
+            raise ChatError("language models on this machine need llguidance: pip install 'mmrec[chat]'") from None
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        chosen = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+        path = Path(model)
+        name, options = (str(path.parent), {"gguf_file": path.name}) if path.suffix == ".gguf" else (model, {})
+        dtype = torch.float32 if chosen == "cpu" else torch.bfloat16
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name, padding_side="left", **options)
+            self._model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **options).to(chosen).eval()
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            words = str(error).strip().splitlines() or [type(error).__name__]
+            raise ChatError(f"language model {model!r} cannot be loaded: {words[0]}") from error
+        if not self._tokenizer.chat_template:
+            raise ChatError(f"language model {model!r} has no chat template: expected a model tuned to follow a chat")
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        text_config = self._model.config.get_text_config()
+        self._grammars = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=text_config.vocab_size)
+        self._max_tokens = max_tokens
+        self._batch_size = batch_size or BATCH_SIZES.get(self._model.device.type, 1)
+        self._context = int(getattr(text_config, "max_position_embeddings", 0) or 2**31)
+        self.name = path.name if path.exists() else model
+        self._fingerprint = _weights_digest(path) if path.exists() else f"hub:{model}"
+
+    @property
+    def fingerprint(self) -> str:
+        return f"{self._fingerprint}:{self._max_tokens}"
+
+    def ask(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        remaining = iter(questions)
+        while batch := list(itertools.islice(remaining, self._batch_size)):
+            yield from self._answers(batch)
+
+    def _answers(self, questions: Sequence[Question]) -> list[Answer]:
+        prompts = [self._prompt(question) for question in questions]
+        lengths = [len(self._tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
+        fitting = [place for place, length in enumerate(lengths) if length + self._max_tokens <= self._context]
+        too_long = Problem(Reason.TOO_LONG, f"the question is longer than the {self._context} tokens of the model")
+        answers = [Answer(problem=too_long)] * len(questions)
+        if fitting:
+            texts = self._written([prompts[p] for p in fitting], [questions[p] for p in fitting])
+            for place, (text, written) in zip(fitting, texts, strict=True):
+                usage = Usage(read=lengths[place], written=written)
+                try:
+                    answers[place] = Answer(value=parse(text, questions[place].form), usage=usage)
+                except ValidationError as error:
+                    answers[place] = Answer(problem=invalid(text, error), usage=usage)
+        return answers
+
+    def _prompt(self, question: Question) -> str:
+        messages = question.messages(show_form=True)
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception:  # noqa: BLE001 - templates are programs; some refuse a message of the system
+            text = f"{messages[0]['content']}\n\n{messages[1]['content']}"
+            merged = [{"role": "user", "content": text}]
+            return str(self._tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True))
+
+    def _written(self, prompts: Sequence[str], questions: Sequence[Question]) -> list[tuple[str, int]]:
+        """The texts that the model writes, and of how many tokens each is."""
+        from transformers import LogitsProcessorList
+
+        inputs = self._tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
+        inputs = {name: inputs[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
+        width = inputs["input_ids"].shape[1]
+        mask = _GrammarMask(self._grammars, [json.dumps(question.schema()) for question in questions], width)
+        with torch.inference_mode():
+            written = self._model.generate(
+                **inputs,
+                max_new_tokens=self._max_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=self._tokenizer.pad_token_id,
+                logits_processor=LogitsProcessorList([mask]),
+            )[:, width:]
+        texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+        counts = (written != self._tokenizer.pad_token_id).sum(dim=1).tolist()
+        return list(zip(texts, counts, strict=True))
+
+
+class _GrammarMask:
+    """At each step forbids the tokens that the grammar of a row does not allow; transformers' `LogitsProcessor`."""
+
+    def __init__(self, tokenizer: Any, schemas: Sequence[str], prompt_width: int) -> None:
+        from llguidance import LLMatcher
+
+        self._matchers = [LLMatcher(tokenizer, LLMatcher.grammar_from_json_schema(schema)) for schema in schemas]
+        self._prompt_width = prompt_width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+        bits_BV = allocate_token_bitmask(len(self._matchers), scores.shape[-1])
+        for row, matcher in enumerate(self._matchers):
+            if input_ids.shape[1] > self._prompt_width and not matcher.is_stopped():
+                matcher.consume_token(int(input_ids[row, -1]))
+            fill_next_token_bitmask(matcher, bits_BV, row)
+        allowed_BV = np.unpackbits(bits_BV.view(np.uint8), axis=1, bitorder="little")[:, : scores.shape[-1]]
+        return scores.masked_fill(torch.from_numpy(allowed_BV == 0).to(scores.device), -torch.inf)
+
+
+def _weights_digest(path: Path) -> str:
+    hashed = hashlib.blake2b(digest_size=8)
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    for file in files:
+        size = file.stat().st_size
+        hashed.update(f"{file.name} {size}".encode())
+        with file.open("rb") as opened:
+            hashed.update(opened.read(HASHED_BYTES))
+            opened.seek(max(0, size - HASHED_BYTES))
+            hashed.update(opened.read())
+    return hashed.hexdigest()
