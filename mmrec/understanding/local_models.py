@@ -126,7 +126,9 @@ class _GrammarMask:
     def __init__(self, tokenizer: Any, schemas: Sequence[str], prompt_width: int) -> None:
         from llguidance import LLMatcher
 
-        self._matchers = [LLMatcher(tokenizer, LLMatcher.grammar_from_json_schema(schema)) for schema in schemas]
+        compact = {"whitespace_flexible": False}  # a weak model may else write blanks for ever
+        grammars = [LLMatcher.grammar_from_json_schema(schema, overrides=compact) for schema in schemas]
+        self._matchers = [LLMatcher(tokenizer, grammar) for grammar in grammars]
         self._prompt_width = prompt_width
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

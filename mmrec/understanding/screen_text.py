@@ -16,9 +16,9 @@ from mmrec.media import FramePlan, FrameSampling
 
 SIDE = 960
 FRAMES = FramePlan(
-    sampling=FrameSampling(mode="fps", fps=0.5, count=64), height=SIDE, width=SIDE, fit="pad", interpolation="bicubic"
+    sampling=FrameSampling(mode="fps", fps=0.5, count=24), height=SIDE, width=SIDE, fit="pad", interpolation="bicubic"
 )
-"""A frame every two seconds, of long clips 64 frames."""
+"""A frame every two seconds, of longer clips 24 frames."""
 LEAST_SCORE = 0.75
 LEAST_LETTERS = 2
 VERSION = "1"
