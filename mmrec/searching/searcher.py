@@ -157,6 +157,27 @@ class Searcher:
             )
         return asked
 
+    # --- what a service asks besides ----------------------------------------------------------------------------------
+
+    def matching(self, where: str) -> list[str]:
+        """The ids of the items that a filter leaves, as `Query.where` says it."""
+        self._make_ready()
+        return self.tables.filtered(to_sql(where, self.tables.columns))
+
+    def similar_items(self, item_id: str, modality: Modality, *, k: int = 10) -> tuple[list[str], NDArray[np.float64]]:
+        """The items nearest to one by the means of the tokens of a modality: ids and cosines, at most `k`."""
+        self._make_ready()
+        query = Query(items=[item_id], modalities=[modality])
+        (part,) = self._vectors.parts(query, self._modalities(query, MODALITIES))
+        hits = self.tables.nearest(modality, _mean(part[modality]), column="vector", limit=k + 1)
+        kept = [hit for hit in hits if hit[0] != item_id][:k]
+        return [other for other, _ in kept], np.array([cosine for _, cosine in kept], np.float64)
+
+    def modalities_with_words(self) -> list[Modality]:
+        """Those whose tokens can be compared with words."""
+        self._make_ready()
+        return self._vectors.with_words()
+
 
 def search(
     store: FeatureStore, words: str = "", *, k: int = 10, offset: int = 0, **parts: Any

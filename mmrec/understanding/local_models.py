@@ -126,8 +126,9 @@ class _GrammarMask:
     def __init__(self, tokenizer: Any, schemas: Sequence[str], prompt_width: int) -> None:
         from llguidance import LLMatcher
 
-        compact = {"whitespace_flexible": False}  # a weak model may else write blanks for ever
-        grammars = [LLMatcher.grammar_from_json_schema(schema, overrides=compact) for schema in schemas]
+        grammars = [  # without blanks between values, which a weak model may else write for ever
+            LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False}) for schema in schemas
+        ]
         self._matchers = [LLMatcher(tokenizer, grammar) for grammar in grammars]
         self._prompt_width = prompt_width
 
