@@ -264,10 +264,7 @@ class Recommender:
         return (ids_UK[0], scores_UK[0]) if found.is_one else (ids_UK, scores_UK)
 
     def score(self, users: Users, items: Sequence[str]) -> Floats:
-        """Fused scores `(N,)`: of one user for each of the items, or of pairs of as many users as items.
-
-        Users are given as for `recommend`.
-        """
+        """Fused scores `(N,)`: of one user for each of the items, or of pairs; users are given as for `recommend`."""
         found = self._profiles.resolve(users)
         rows_N = self._rows(items)
         if not found.is_one and len(found.vectors_UD) != len(rows_N):

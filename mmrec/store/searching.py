@@ -175,10 +175,9 @@ class SearchTables:
         from lancedb.index import IvfPq
 
         if table.count_rows() >= INDEXED_ROWS and not table.list_indices():
-            dim = table.schema.field("vector").type.list_size
+            num_parts = _num_sub_vectors(table.schema.field("vector").type.list_size)
             for column in ("vector", "tokens"):
-                config = IvfPq(distance_type="cosine", num_sub_vectors=_num_sub_vectors(dim))
-                table.create_index(column, config=config)
+                table.create_index(column, config=IvfPq(distance_type="cosine", num_sub_vectors=num_parts))
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -231,10 +230,8 @@ class SearchTables:
     def filtered(self, where: str) -> list[str]:
         """The items that a filter (SQL) leaves."""
         with self._tables.errors():
-            found: list[str] = (
-                self._table(WORDS).search().where(where).select(["item_id"]).to_arrow()["item_id"].to_pylist()
-            )
-        return found
+            found = self._table(WORDS).search().where(where).select(["item_id"]).to_arrow()
+        return list(found["item_id"].to_pylist())
 
     def titles(self, item_ids: Collection[str]) -> dict[str, str]:
         """Of those that are there."""
@@ -254,8 +251,7 @@ class SearchTables:
         """The tokens of items; those that have none are left out."""
         if not item_ids:
             return {}
-        parts = ["item_id", "tokens", "starts", "ends"]
-        found = self._of_items(modality, item_ids, parts)
+        found = self._of_items(modality, item_ids, parts := ["item_id", "tokens", "starts", "ends"])
         return {
             row["item_id"].as_py(): SearchMoments(
                 np.array(row["tokens"].as_py(), np.float32),

@@ -8,8 +8,8 @@ from .local_models import LocalChat as LocalChat
 from .screen_text import ScreenReader as ScreenReader
 from .servers import ServerChat as ServerChat
 from .speech import Transcriber as Transcriber
-from .understand import Budget as Budget
-from .understand import Estimate as Estimate
-from .understand import UnderstandReport as UnderstandReport
-from .understand import estimate as estimate
-from .understand import understand as understand
+from .finding_out import Budget as Budget
+from .finding_out import Estimate as Estimate
+from .finding_out import UnderstandReport as UnderstandReport
+from .finding_out import estimate as estimate
+from .finding_out import understand as understand
