@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from mmrec.searching.query import Query
 from mmrec.store import EncoderRecord, Modality, SearchTables
 
 logger = logging.getLogger(__name__)
+KEPT_TEXTS = 256
 Part = dict[Modality, NDArray[np.float32]]
 """One part of a query: vectors `(T, D)`, L2-normalised, in each space in which it can be compared."""
 
@@ -31,6 +32,7 @@ class QueryVectors:
     def __init__(self, tables: SearchTables) -> None:
         self._tables = tables
         self._encoders: dict[str, Any] = {}
+        self._encoded = lru_cache(KEPT_TEXTS)(self._encode)  # the next page has the same words
         self._words: dict[str, bool] = {}
         self._said: set[str] = set()
         self._encoding = threading.Lock()
@@ -67,15 +69,15 @@ class QueryVectors:
             self._say(
                 f"words are not compared with {' and '.join(map(self._encoder_name, unable))}: no words lead there"
             )
-        part = {}
-        for modality in modalities:
-            if modality in able:
-                with self._encoding:  # tokenizers serve one thread at a time
-                    encoder = self._encoder(self.records[modality])
-                    self._warn_of_language(text, modality, encoder)
-                    vectors_1D = encoder.encode_text([text]).float().cpu().numpy()
-                part[modality] = _normalised(vectors_1D)
-        return part
+        asked = {modality: self.records[modality].fingerprint for modality in modalities if modality in able}
+        return {modality: self._encoded(fingerprint, text) for modality, fingerprint in asked.items()}
+
+    def _encode(self, fingerprint: str, text: str) -> NDArray[np.float32]:
+        record = self._known[fingerprint]
+        with self._encoding:  # tokenizers serve one thread at a time
+            encoder = self._encoder(record)
+            self._warn_of_language(text, record.modality, encoder)
+            return _normalised(encoder.encode_text([text]).float().cpu().numpy())
 
     def _media(self, path: Path, modalities: Sequence[Modality]) -> Part:
         records = [r for m, r in self.records.items() if m in modalities and m != "text" and _is_known(r)]
