@@ -46,10 +46,9 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, list[dict[st
         from search_speed import measure_speed
 
         size = (arguments.items, arguments.tokens, arguments.width)
-        with tempfile.TemporaryDirectory() as folder:
-            title = "{:,} items of {} tokens of {} numbers".format(*size)
-            figures[title] = measure_speed(Path(folder), *size, arguments.queries)
-            print_table(title, figures[title])
+        title = "{:,} items of {} tokens of {} numbers".format(*size)
+        figures[title] = measure_speed(work / "{}x{}x{}".format(*size), *size, arguments.queries)
+        print_table(title, figures[title])
     for name, of in {"words": "data", "moments": "media", "personal": "personal"}.items():
         folder = getattr(arguments, of)
         if folder is not None:
