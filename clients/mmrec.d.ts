@@ -72,8 +72,8 @@ export type ScoredItem = { item: Item; score: number };
 
 export type SearchAnswer = { results: Array<SearchResult>; offset: number; limit: number };
 
-/** The parts of a question, as `mmrec search` takes them. */
-export type SearchRequest = { words?: Array<string>; without?: Array<string>; items?: Array<string>; where?: string; modalities?: Array<"visual" | "audio" | "text"> | null; weights?: Record<string, number>; k?: number; offset?: number; moments?: boolean };
+/** The parts of a question, as `mmrec search` takes them; `user_id`: what was found is ranked by taste as well. */
+export type SearchRequest = { words?: Array<string>; without?: Array<string>; items?: Array<string>; where?: string; modalities?: Array<"visual" | "audio" | "text"> | null; weights?: Record<string, number>; k?: number; offset?: number; moments?: boolean; diversity?: number; user_id?: string | null; model?: string | null };
 
 export type SearchResult = { item: Item; score: number; moment: Moment | null };
 

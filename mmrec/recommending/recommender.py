@@ -173,9 +173,8 @@ class Recommender:
     def user_state(self, user: str | int | None = None, *, kept: bool = True) -> UserState:
         """The live state of a user: what it takes up by `add` counts at once, and is left out of lists as seen.
 
-        The model keeps the state of a named user: it is what `recommend` and `score` know the user by from now on, also
-        of one that training did not know. Without a name it is the state of somebody new, which the model forgets, as
-        it does where it is not to be `kept`.
+        The model keeps the state of a named user, also of one that training did not know: `recommend` and `score` know
+        the user by it from now on. Without a name it is that of somebody new, which it forgets, as where not `kept`.
         """
         return self._profiles.state(user) if kept else self._profiles.passing_state(user)
 
@@ -271,8 +270,6 @@ class Recommender:
             raise ModelError(
                 f"{len(found.vectors_UD)} users and {len(items)} items are no pairs; name one user, or one for each"
             )
-        if not len(rows_N):
-            return np.zeros(0, np.float32)
         dim = found.vectors_UD.shape[1]
         return self._ranker.score(np.broadcast_to(found.vectors_UD, (len(rows_N), dim)), rows_N)
 

@@ -170,16 +170,21 @@ class Client:
 
     # --- as Searcher --------------------------------------------------------------------------------------------------
 
-    def search(self, query: Query, *, k: int = 10, offset: int = 0) -> tuple[list[str], NDArray[np.float64]]:
-        """The ids of the best items after the first `offset`, at most `k`, and their scores by rank fusion."""
-        results = self._search(query, k, offset, moments=False)
+    def search(
+        self, query: Query, *, k: int = 10, offset: int = 0, user: User | None = None
+    ) -> tuple[list[str], NDArray[np.float64]]:
+        """The ids of the best items after the first `offset`, at most `k`, and their scores by rank fusion.
+
+        With a `user`, what was found is ranked by their taste as well, as `Recommender.taste` does it.
+        """
+        results = self._search(query, k, offset, moments=False, user=user)
         return [result["item"]["item_id"] for result in results], np.array([r["score"] for r in results], np.float64)
 
     def moments(self, query: Query, *, k: int = 10, offset: int = 0) -> list[Moment]:
         """The best stretch of each of the best items."""
         from mmrec.searching import Moment
 
-        results = self._search(query, k, offset, moments=True)
+        results = self._search(query, k, offset, moments=True, user=None)
         return [
             Moment(
                 item_id=result["item"]["item_id"],
@@ -191,9 +196,12 @@ class Client:
             for result in results
         ]
 
-    def _search(self, query: Query, k: int, offset: int, *, moments: bool) -> list[dict[str, Any]]:
-        if len(query.media) > 1 or len(query.vectors):
-            raise ServiceError("a service is searched by words, items and one file: not by vectors, nor by more files")
+    def _search(self, query: Query, k: int, offset: int, *, moments: bool, user: User | None) -> list[dict[str, Any]]:
+        if len(query.media) > 1 or len(query.vectors) or query.taste is not None or query.fold is not None:
+            raise ServiceError(
+                "a service is searched by words, items and one file: it takes no vectors, no more files, no fold, and no "
+                "taste but that of a user who is named"
+            )
         body = {
             "words": list(query.words),
             "without": list(query.without),
@@ -204,6 +212,9 @@ class Client:
             "k": k,
             "offset": offset,
             "moments": moments,
+            "diversity": query.diversity,
+            "user_id": None if user is None else _names(user)[0],
+            "model": self._model,
         }
         if not query.media:
             return list(self._post("search", body)["results"])

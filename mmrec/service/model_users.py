@@ -64,6 +64,10 @@ class LoadedModel:
     def knows(self, user_id: str) -> bool:
         return self.was_fitted_to(user_id) or bool(self._log.of_user(user_id))
 
+    def check_user(self, user_id: str) -> None:
+        if not self.knows(user_id):
+            raise not_found(f"the model has no user {user_id!r}")
+
     def named_users(self, prefix: str) -> list[str]:
         """The users of the fit and of the log whose ids begin so, sorted."""
         first, last = (bisect_left(self.user_ids, bound) for bound in (prefix, prefix + "\U0010ffff"))

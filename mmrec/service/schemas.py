@@ -131,7 +131,7 @@ class RunsAnswer(BaseModel):
 
 
 class SearchRequest(Request):
-    """The parts of a question, as `mmrec search` takes them."""
+    """The parts of a question, as `mmrec search` takes them; `user_id`: what was found is ranked by taste as well."""
 
     words: list[Words] = Field(default=[], max_length=20)
     without: list[Words] = Field(default=[], max_length=20)
@@ -142,6 +142,9 @@ class SearchRequest(Request):
     k: Count = 20
     offset: Offset = 0
     moments: bool = False
+    diversity: Share = 0.0
+    user_id: Id | None = None
+    model: str | None = None
 
 
 class Moment(BaseModel):

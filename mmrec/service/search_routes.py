@@ -13,7 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from mmrec.errors import SearchError
-from mmrec.searching import Query
+from mmrec.searching import Query, Taste
+from mmrec.service.model_users import LoadedModel
 from mmrec.service.resources import Resources
 from mmrec.service.schemas import (
     By,
@@ -75,6 +76,11 @@ def _by_file(opened: Resources, body: SearchRequest, file: UploadFile) -> Search
             raise SearchError(str(error).replace(copy.name, name)) from None
 
 
+def _taste(loaded: LoadedModel, user_id: str) -> Taste:
+    loaded.check_user(user_id)
+    return loaded.model.taste(loaded.user(user_id))
+
+
 def _answer(opened: Resources, body: SearchRequest, media: Sequence[Path]) -> SearchAnswer:
     query = Query(
         words=body.words,
@@ -84,6 +90,8 @@ def _answer(opened: Resources, body: SearchRequest, media: Sequence[Path]) -> Se
         where=body.where,
         modalities=body.modalities,
         weights=body.weights,
+        diversity=body.diversity,
+        taste=None if body.user_id is None else _taste(opened.model(body.model), body.user_id),
     )
     if body.moments:
         moments = opened.searcher.moments(query, k=body.k, offset=body.offset)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 
 from mmrec.errors import ModelError
 from mmrec.recommending import UserState
-from mmrec.service.problems import RequestProblem, not_found
+from mmrec.service.problems import RequestProblem
 from mmrec.service.resources import Resources
 from mmrec.service.schemas import (
     LONGEST_ID,
@@ -129,8 +129,7 @@ async def explain(
 def _explanation(opened: Resources, user_id: str, item_id: str, model: str | None) -> dict[str, Any]:
     loaded = opened.model(model)
     loaded.check_item(item_id)
-    if not loaded.knows(user_id):
-        raise not_found(f"the model has no user {user_id!r}")
+    loaded.check_user(user_id)
     user = loaded.user(user_id)
     state = user if isinstance(user, UserState) else loaded.model.user_state(user, kept=False)
     try:

@@ -62,6 +62,9 @@ def test_it_answers_as_the_searcher(listening: str, served: Path) -> None:
             expected_ids, expected_scores = searcher.search(query, k=3, offset=1)
             assert ids == expected_ids
             assert np.allclose(scores, expected_scores)
+        taste = Recommender.load(served / "model").taste("user00")
+        expected_ids, _ = searcher.search(Query(words=["night week"], taste=taste, diversity=0.3), k=4)
+        assert client.search(Query(words=["night week"], diversity=0.3), k=4, user="user00")[0] == expected_ids
         assert client.moments(Query(items=["outside"]), k=2) == searcher.moments(Query(items=["outside"]), k=2)
 
 

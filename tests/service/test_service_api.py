@@ -180,6 +180,16 @@ def test_a_search_finds_what_python_finds(api: TestClient, served: Path) -> None
     assert found(post(api, "search", {**body, "k": 2, "offset": 1})["results"]) == ids[1:3]
 
 
+def test_a_search_may_know_who_asks_and_avoid_what_is_alike(api: TestClient, served: Path, model: Recommender) -> None:
+    body = {"words": ["night week"], "k": 6, "diversity": 0.5, "user_id": "user00", "weights": {"user": 2.0}}
+    query = Query(words=["night week"], diversity=0.5, taste=model.taste("user00"), weights={"user": 2.0})
+    ids, scores = Searcher(FeatureStore(served / "store")).search(query, k=6)
+    results = post(api, "search", body)["results"]
+    assert found(results) == ids
+    assert [result["score"] for result in results] == pytest.approx(scores.tolist())
+    assert found(post(api, "search", {"words": ["night week"], "k": 6})["results"]) != ids
+
+
 def test_moments_are_found(api: TestClient) -> None:
     (first, *_) = post(api, "search", {"items": [SLASHES], "moments": True})["results"]
     assert first["item"]["item_id"] in ("clip", "outside")
@@ -288,6 +298,7 @@ UNKNOWN = {"interactions": [{"user_id": "user00", "item_id": "nothing"}]}
         (404, "no item", "GET", "media", {"params": {"item_id": "../../etc/passwd"}}),
         (404, "the model has no item", "GET", "similar", {"params": {"item_id": "nothing"}}),
         (404, "no user", "GET", "explain", {"params": {"item_id": "clip", "user_id": "nobody"}}),
+        (404, "no user", "POST", "search", {"json": {"words": ["jazz"], "user_id": "nobody"}}),
         (404, "no user", "DELETE", "user", {"params": {"user_id": "nobody"}}),
         (404, "no model 'other'", "POST", "recommend", {"json": {"users": ["user00"], "model": "other"}}),
         (
