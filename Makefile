@@ -5,7 +5,7 @@ VENV ?= .venv
 VENV_FLAGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check bench clean
+.PHONY: install demo browser test check bench clean
 
 install: $(VENV)/installed
 
@@ -18,8 +18,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/mmrec demo --out demo
 
+# What the page is tested in. Without a network the machine's own Chromium is taken, where there is one.
+browser: install
+	@$(BIN)/python -m playwright install chromium >/dev/null 2>&1 || echo "Chromium cannot be fetched: the page is \
+	tested in the machine's own, or its tests are skipped"
+
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -rs
 
 check: install
 	$(BIN)/ruff check .

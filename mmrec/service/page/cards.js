@@ -33,16 +33,18 @@ export function thumbnail(item, { seconds = null, width = CARD_WIDTH, alt = "" }
 /** A card of an item: a link to it, and, where it was found at a moment, to that moment. */
 export function card({ item, moment = null, note = null }, query = []) {
   const start = moment?.start ?? null;
+  const sought = pattern(query);
+  const isSaid = sought !== null && isInWords(item, sought);
   const matched = [
     moment && ofMoment(moment),
-    query.length && inWords(item, query) ? badge("words", "in its words") : null,
+    isSaid ? badge("words", "in its words") : null,
     note,
   ].filter(Boolean);
   return el("li", {}, el("a", { class: "card", href: itemHref(item.item_id, start) },
     el("span", { class: "top" }, thumbnail(item, { seconds: start }),
       item.duration_seconds ? el("span", { class: "long" }, clock(item.duration_seconds)) : null,
       item.status === "ok" ? null : el("span", { class: `status ${item.status}` }, item.status)),
-    el("span", { class: "title", dir: "auto" }, marked(name(item), query)),
+    el("span", { class: "title", dir: "auto" }, isSaid ? marked(name(item), sought) : name(item)),
     el("span", { class: "under" }, matched.length ? matched : about(item))));
 }
 
@@ -87,20 +89,21 @@ function hue(text) {
   return sum;
 }
 
-function words(query) {
-  return query.join(" ").toLowerCase().split(/[^\p{L}\p{N}]+/u).filter((word) => word.length > 1);
+/** A pattern of the words that were sought, those of two letters left out; in scripts without spaces, anywhere. */
+function pattern(query) {
+  const words = query.join(" ").split(/[^\p{L}\p{N}]+/u).filter((word) => word.length > 2 || /[^\u0000-\u024f]/.test(word));
+  return words.length ? { num: words.length, found: new RegExp(`(?<![a-z\\d])(${words.join("|")})`, "giu") } : null;
 }
 
-function inWords(item, query) {
-  const text = [item.title, ...item.tags].join(" ").toLowerCase();
-  return words(query).some((word) => text.includes(word));
+/** Whether the title and tags of an item have half of the words that were sought. */
+function isInWords(item, sought) {
+  const found = [item.title, ...item.tags].join(" ").matchAll(sought.found);
+  return new Set([...found].map(([word]) => word.toLowerCase())).size >= sought.num / 2;
 }
 
 /** A title in which the words that were sought are marked. */
-function marked(title, query) {
-  const sought = words(query).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  if (!sought.length) return title;
-  return title.split(new RegExp(`(${sought.join("|")})`, "iu")).map((part, at) => (at % 2 ? el("mark", {}, part) : part));
+function marked(title, sought) {
+  return title.split(sought.found).map((part, at) => (at % 2 ? el("mark", {}, part) : part));
 }
 
 /** Moves the focus among the links of a grid or list as the arrows say; whether there was anywhere to go. */

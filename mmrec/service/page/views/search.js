@@ -94,10 +94,14 @@ async function* searched({ words, without, items, file, where, modalities, momen
   }
 }
 
-/** Whether what is sought can be found in pictures or sound: by words, if their encoders have words. */
-function hasMoments({ items, file, modalities }, store) {
-  return store.modalities.some(({ modality, has_words }) =>
-    modality !== "text" && (modalities ?? [modality]).includes(modality) && (has_words || items.length || file));
+/** The modalities in which it can be found: words lead to those alone whose encoders have words. */
+function comparable({ items, file }, store) {
+  return store.modalities.filter(({ has_words }) => has_words || items.length || file).map(({ modality }) => modality);
+}
+
+function hasMoments(asked, store) {
+  const used = asked.modalities ?? ["visual", "audio"];
+  return comparable(asked, store).some((modality) => modality !== "text" && used.includes(modality));
 }
 
 async function* browsed({ where, status }, signal) {
@@ -189,14 +193,16 @@ function controls(asked, store, change) {
     if (there.length <= 2) return null;
     return segmented("Status", Object.fromEntries(there), status, (chosen) => change({ status: chosen }));
   }
-  const all = store.modalities.map(({ modality }) => modality);
-  const used = modalities ?? all;
-  const chips = all.map((modality) => {
+  const able = comparable(asked, store);
+  const used = modalities ?? able;
+  const chips = store.modalities.map(({ modality }) => {
     const chip = toggle([icon(modality), NOUNS[modality]], used.includes(modality), (isOn) => {
-      const next = all.filter((one) => (one === modality ? isOn : used.includes(one)));
-      change({ by: next.length === all.length || !next.length ? null : next.join(",") });
+      const next = able.filter((one) => (one === modality ? isOn : used.includes(one)));
+      change({ by: next.length === able.length || !next.length ? null : next.join(",") });
     });
     chip.id = `by-${modality}`;
+    chip.disabled = !able.includes(modality);
+    if (chip.disabled) chip.title = "Words alone do not lead there: search by a file or an item too";
     return chip;
   });
   const unwanted = el("input", { id: "without", type: "text", placeholder: "not like…", "aria-label": "Words for what is not wanted" });
