@@ -53,6 +53,10 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"  no or not all {modality}: " + ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items())))
     if status.languages:
         print("  languages: " + ", ".join(f"{name} {count}" for name, count in status.languages.items()))
+    for name, of_set in status.labels.items():
+        due = of_set["outdated"] + of_set["missing"]
+        hint = f"; {due} items are new or changed since: run `mmrec tag` again" if due else ""
+        print(f"  labels: {name}, {of_set['items']} items{hint}")
     if len(store.sets()) > 1:
         print(f"  sets: {', '.join(name or '(the first)' for name in store.sets())}")
     return 0

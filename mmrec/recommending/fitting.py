@@ -142,10 +142,13 @@ def _trained(train: Interactions | None, num_items: int) -> NDArray[np.bool_]:
 
 
 def catalog_rows(store: FeatureStore, item_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What the catalog says of items, its own columns and the metadata, in the order of the ids."""
+    """What the catalog says of items, its own columns and the metadata, and their labels, in the order of the ids."""
     columns = ["item_id", "title", "description", "tags", "language", "metadata"]
     found = store.scan(columns, item_ids if len(item_ids) < len(store) else None).read_all().to_pylist()
-    rows = {row["item_id"]: {**json.loads(row.pop("metadata")), **row} for row in found}
+    labels = store.labels.of_items()
+    rows = {
+        row["item_id"]: {**labels.get(row["item_id"], {}), **json.loads(row.pop("metadata")), **row} for row in found
+    }
     return [rows[item_id] for item_id in item_ids]
 
 

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 
 def export_parquet(store: FeatureStore, folder: Path) -> list[Path]:
-    """Write `items.parquet` with all columns."""
+    """Write `items.parquet` with all columns, and the labels of the items, set by set."""
     path = folder / "items.parquet"
     with pq.ParquetWriter(path, SCHEMA) as writer:
         for batch in store.scan():
             writer.write_batch(batch.select(SCHEMA.names))
-    return [path]
+    labels = {folder / f"labels.{name}.parquet": store.labels.read(name) for name in store.labels.names()}
+    for of_set, table in labels.items():
+        pq.write_table(table, of_set)
+    return [path, *labels]
 
 
 def export_npy(store: FeatureStore, folder: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from mmrec.errors import StoreError
 from mmrec.store.exporting import export_npy, export_parquet
 from mmrec.store.features import MODALITIES, Features, Modality, Status
 from mmrec.store.keys import KEY_COLUMNS, StoredKeys
+from mmrec.store.labels import StoredLabels
 from mmrec.store.rows import ADDED_COLUMNS, SCHEMA, changed_columns, mean_tokens, to_features, to_table
 from mmrec.store.runs import Run, RunLog
 from mmrec.store.status import StoreStatus
@@ -148,6 +149,11 @@ class FeatureStore:
         names = (name for name in table_names(self.folder) if name == TABLE or name.startswith(f"{TABLE}."))
         return [name.removeprefix(TABLE).removeprefix(".") for name in names]
 
+    @property
+    def labels(self) -> StoredLabels:
+        """The sets of labels that its items have."""
+        return StoredLabels(self, self._tables)
+
     # --- runs and versions --------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -231,11 +237,12 @@ class FeatureStore:
                 self._items.add(pa.table({name: values[name] for name in SCHEMA.names}, schema=SCHEMA))
 
     def prune(self, keep: Iterable[str]) -> int:
-        """Delete the rows of all other items; returns how many."""
+        """Delete the rows of all other items, and their labels; returns how many rows."""
         ids = pa.table({"item_id": pa.array(keep, pa.string())})
         with self._tables.errors():
             result = self._items.merge_insert("item_id").when_not_matched_by_source_delete().execute(ids)
             self._replaced_rows += result.num_deleted_rows
+            self.labels.prune(ids)
             return int(result.num_deleted_rows)
 
     def compact(self, keep_versions: timedelta = KEEP_VERSIONS) -> None:
@@ -368,15 +375,16 @@ class FeatureStore:
             reasons={modality: dict(counts) for modality, counts in reasons.items() if counts},
             encoders=encoders,
             languages=dict(languages.most_common()),
+            labels={name: self.labels.state(name) for name in self.labels.names()},
             bytes_on_disk=size,
         )
 
     def export(self, out: str | os.PathLike[str], file_format: Literal["parquet", "npy"]) -> list[Path]:
         """Write the store into the folder `out`; returns the files.
 
-        `parquet`: `items.parquet`, all columns. `npy`: `token_counts.parquet` with item_id, status and the number
-        of tokens per modality, and for each modality a float32 `<modality>.npy` (tokens, D), the items' tokens in that
-        order.
+        `parquet`: `items.parquet`, all columns, and `labels.NAME.parquet` of each set of labels. `npy`:
+        `token_counts.parquet` with item_id, status and the number of tokens per modality, and for each modality a
+        float32 `<modality>.npy` (tokens, D), the items' tokens in that order.
 
         >>> import mmrec
         >>> [path.name for path in mmrec.FeatureStore("store").export("exported", "npy")]

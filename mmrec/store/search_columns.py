@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,11 +52,13 @@ class SearchColumns(Mapping[str, SearchColumn]):
 
     @classmethod
     def of(cls, rows: list[Mapping[str, Any]]) -> SearchColumns:
-        """Of the metadata of all rows: a column holds numbers where each of its values is one."""
+        """Of the metadata and labels of all rows: a column holds numbers where each of its values is one."""
         kinds: dict[str, Kind] = {}
         for row in rows:
             for name, value in row.items():
-                if kinds.get(name) != "text" and value not in (None, ""):
+                if isinstance(value, list):
+                    kinds[name] = "list"
+                elif kinds.get(name) not in ("text", "list") and value not in (None, ""):
                     kinds[name] = "text" if _number(value) is None else "number"
         return cls(dict(sorted(kinds.items())))
 
@@ -77,10 +79,7 @@ class SearchColumns(Mapping[str, SearchColumn]):
 
     def of_row(self, row: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
         """What the tables that are searched hold of a row."""
-        own = {
-            f"c{number}": _number(metadata.get(name)) if kind == "number" else _text(metadata.get(name))
-            for number, (name, kind) in enumerate(self.own.items())
-        }
+        own = {f"c{number}": _VALUES[kind](metadata.get(name)) for number, (name, kind) in enumerate(self.own.items())}
         return {name: row[name] for name in _OF_THE_ROW} | own
 
 
@@ -98,3 +97,10 @@ def _number(value: Any) -> float | None:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def _labels(value: Any) -> list[str]:
+    return value if isinstance(value, list) else []
+
+
+_VALUES: dict[Kind, Callable[[Any], Any]] = {"text": _text, "number": _number, "list": _labels}

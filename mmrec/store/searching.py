@@ -76,7 +76,7 @@ class SearchTables:
     @property
     def is_outdated(self) -> bool:
         """Whether the store was written after they were; only a refresh can tell if that concerns them."""
-        return self._state.get("version") != self.store.version
+        return (self._state.get("version"), self._state.get("labels", {})) != self._versions
 
     @property
     def columns(self) -> SearchColumns:
@@ -94,6 +94,10 @@ class SearchTables:
         except (OSError, ValueError):
             return {}
 
+    @property
+    def _versions(self) -> tuple[int, dict[str, int]]:
+        return self.store.version, self.store.labels.versions()
+
     def refresh(self) -> int:
         """Make them what the store is now; returns how many of their rows were written or deleted.
 
@@ -102,12 +106,13 @@ class SearchTables:
         mixed, and while another process writes.
         """
         with self._tables.lock(), self._tables.errors():
-            version, fingerprints = self.store.version, self.store.fingerprints()
-            if version == self._state.get("version"):
+            if not self.is_outdated:
                 return 0
+            (version, labels), fingerprints = self._versions, self.store.fingerprints()
             keys = [f"{modality}_{name}" for modality in MODALITIES for name in _MADE_FROM]
             rows = {row["item_id"]: row for row in self.store.to_arrow([*READ, *keys]).to_pylist()}
-            metadata = {item_id: json.loads(row["metadata"] or "{}") for item_id, row in rows.items()}
+            labelled = self.store.labels.of_items()
+            metadata = {i: labelled.get(i, {}) | json.loads(row["metadata"] or "{}") for i, row in rows.items()}
             columns = SearchColumns.of(list(metadata.values()))
             values = {item_id: columns.of_row(row, metadata[item_id]) for item_id, row in rows.items()}
             written = self._refresh_words(columns, values)
@@ -115,7 +120,7 @@ class SearchTables:
                 of_modality = {item_id: row for item_id, row in rows.items() if row[f"{modality}_fingerprint"]}
                 if modality in fingerprints or self._tables.has(self._prefix + modality):
                     written += self._refresh_vectors(modality, columns, of_modality, values)
-            state = {"version": version, "columns": columns.own, "fingerprints": fingerprints}
+            state = {"version": version, "labels": labels, "columns": columns.own, "fingerprints": fingerprints}
             beside = self._path.with_suffix(".new")
             beside.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
             beside.replace(self._path)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
     """What a store holds: items by status, reasons by modality, the encoders in use with their numbers of
-    items, and the languages of texts, the most frequent first.
+    items, the languages of texts, the most frequent first, and of each set of labels how many items it has, how many
+    of these changed since, and how many it lacks.
 
     >>> import mmrec
     >>> status = mmrec.FeatureStore("store").status()
@@ -32,6 +33,7 @@ class StoreStatus:
     reasons: dict[str, dict[str, int]]
     encoders: list[dict[str, Any]]
     languages: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
     bytes_on_disk: int
 
     def __repr__(self) -> str:
@@ -52,6 +54,8 @@ class StoreStatus:
             yield from ((f"{modality}: {reason}", count) for reason, count in counts.items())
         if self.languages:
             yield "languages", ", ".join(f"{name} {count}" for name, count in self.languages.items())
+        for name, counts in self.labels.items():
+            yield f"labels: {name}", f"{counts['items']} items, {counts['outdated']} of them changed since"
         yield "on disk", self._size
 
     @property
