@@ -10,6 +10,7 @@ from .errors import (
     Reason as Reason,
     SearchError as SearchError,
     StoreError as StoreError,
+    TaggingError as TaggingError,
 )
 from .recommending import Recommender as Recommender, RecommenderConfig as RecommenderConfig, tune as tune
 from .searching import Query as Query, Searcher as Searcher, search as search
@@ -21,5 +22,6 @@ from .store import (
     Tokens as Tokens,
     import_features as import_features,
 )
+from .tagging import tag as tag
 
 __version__: str

@@ -9,6 +9,7 @@ MMRecError
 ├── MediaError          a media file gives no picture, or no sound, to be shown
 ├── ChatError           a language model cannot be had, or its server does not answer
 ├── SearchError         a search cannot be understood, or cannot be answered by this store
+├── TaggingError        labels, prompts or examples that cannot be used, or not with this store
 ├── InteractionError    interactions cannot be read, or do not fit the catalog
 ├── BaselineError  interactions or settings that a baseline cannot use
 ├── RankingError        vectors, exclusions or candidates do not fit together
@@ -65,6 +66,10 @@ class MediaError(MMRecError):
 
 class ChatError(MMRecError):
     """A language model that cannot be had, or whose server does not answer."""
+
+
+class TaggingError(MMRecError):
+    """Labels, prompts or examples that cannot be used, or not with this store."""
 
 
 class InteractionError(MMRecError):

@@ -23,6 +23,7 @@ ROOMS = (
     "recommending",
     "adapting",
     "evaluation",
+    "tagging",
     "searching",
     "ranking",
     "embedding",
@@ -69,9 +70,9 @@ PUBLIC = {
     "Catalog", "CatalogError", "Client", "EmbedReport", "EncoderError", "FeatureStore", "Features", "Item",
     "MMRecError",
     "ModelError", "Preset", "Problem", "Query", "Reason", "Recommender", "RecommenderConfig", "SearchError",
-    "Searcher", "Status", "StoreError", "Tokens",
+    "Searcher", "Status", "StoreError", "TaggingError", "Tokens",
     "__version__", "adapt", "embed", "import_features", "load_preset", "read_catalog", "search",
-    "tune",
+    "tag", "tune",
 }  # fmt: skip
 MAX_LINES = 400
 

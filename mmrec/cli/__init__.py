@@ -24,6 +24,7 @@ from mmrec.cli.reporting import add_report_command
 from mmrec.cli.searching import add_search_command
 from mmrec.cli.serving import add_serve_command, without_secrets
 from mmrec.cli.stores import add_store_commands
+from mmrec.cli.tagging import add_tag_command
 from mmrec.cli.tuning import add_tuning_commands
 from mmrec.cli.understanding import add_understand_command
 from mmrec.cli.versions import add_version_commands
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate_command(commands)
     add_ranking_commands(commands)
     add_search_command(commands)
+    add_tag_command(commands)
     add_version_commands(commands)
     add_explain_command(commands)
     add_tuning_commands(commands)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.base import EncoderError as LoadError
-from encoders.base import encoder_factory
 from encoders.languages import language_of
-from mmrec.embedding import embed_file, load_recorded
-from mmrec.errors import EncoderError, SearchError
+from mmrec.embedding import embed_file
+from mmrec.errors import SearchError
 from mmrec.searching.query import Query
+from mmrec.searching.recorded_encoders import RecordedEncoders, has_words, is_known
 from mmrec.store import EncoderRecord, Modality, SearchTables
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class QueryVectors:
 
     def __init__(self, tables: SearchTables) -> None:
         self._tables = tables
-        self._encoders: dict[str, Any] = {}
+        self._encoders = RecordedEncoders()
         self._encoded = lru_cache(KEPT_TEXTS)(self._encode)  # the next page has the same words
         self._words: dict[str, bool] = {}
         self._said: set[str] = set()
@@ -75,12 +75,12 @@ class QueryVectors:
     def _encode(self, fingerprint: str, text: str) -> NDArray[np.float32]:
         record = self._known[fingerprint]
         with self._encoding:  # tokenizers serve one thread at a time
-            encoder = self._encoder(record)
+            encoder = self._encoders.load(record)
             self._warn_of_language(text, record.modality, encoder)
             return _normalised(encoder.encode_text([text]).float().cpu().numpy())
 
     def _media(self, path: Path, modalities: Sequence[Modality]) -> Part:
-        records = [r for m, r in self.records.items() if m in modalities and m != "text" and _is_known(r)]
+        records = [r for m, r in self.records.items() if m in modalities and m != "text" and is_known(r)]
         if not path.is_file():
             raise SearchError(f"there is no file {path}: name a picture, a sound or a video")
         if not records:
@@ -115,16 +115,8 @@ class QueryVectors:
     def _has_words(self, record: EncoderRecord) -> bool:
         """Told by the kind of the encoder, without loading it; found once, as kinds are sought among all packages."""
         if record.fingerprint not in self._words:
-            self._words[record.fingerprint] = _is_known(record) and _kind_has_words(record.spec["kind"])
+            self._words[record.fingerprint] = has_words(record)
         return self._words[record.fingerprint]
-
-    def _encoder(self, record: EncoderRecord) -> Any:
-        if record.fingerprint not in self._encoders:
-            try:
-                self._encoders[record.fingerprint] = load_recorded(record)
-            except LoadError as error:
-                raise EncoderError(str(error)) from error
-        return self._encoders[record.fingerprint]
 
     def _encoder_name(self, modality: Modality) -> str:
         record = self.records.get(modality)
@@ -145,17 +137,6 @@ class QueryVectors:
         if line not in self._said:
             self._said.add(line)
             logger.warning("%s", line)
-
-
-def _is_known(record: EncoderRecord) -> bool:
-    return record.spec.get("kind") != "imported"
-
-
-def _kind_has_words(kind: str) -> bool:
-    try:
-        return hasattr(encoder_factory(kind), "encode_text")
-    except LoadError:
-        return False
 
 
 def _normalised(vectors_TD: NDArray[np.float32]) -> NDArray[np.float32]:
