@@ -199,8 +199,8 @@ class Client:
     def _search(self, query: Query, k: int, offset: int, *, moments: bool, user: User | None) -> list[dict[str, Any]]:
         if len(query.media) > 1 or len(query.vectors) or query.taste is not None or query.fold is not None:
             raise ServiceError(
-                "a service is searched by words, items and one file: it takes no vectors, no more files, no fold, and no "
-                "taste but that of a user who is named"
+                "a service is searched by words, items and one file: it takes no vectors, no more files, no fold, and "
+                "no taste but that of a user who is named"
             )
         body = {
             "words": list(query.words),

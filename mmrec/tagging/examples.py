@@ -62,20 +62,41 @@ def read_examples(path: str | os.PathLike[str], *, labels: Collection[str], item
     table = Table(path, known=["item_id", "label", "labels"], required=["item_id"], others=False, error=TaggingError)
     if not table.path.exists():
         raise TaggingError(f"there is no file {path}")
-    known_items = set(item_ids)
+    known_items, known_labels = set(item_ids), set(labels)
     found: dict[str, set[str]] = {}
     for row, values in table.rows():
-        item_id = to_text(values.get("item_id"))
-        if item_id not in known_items:
-            raise TaggingError(f"{table.where(row)}: the store has no item {item_id!r}: embed it, or leave it out")
         if not values.keys() & {"label", "labels"}:
             raise TaggingError(f"{table.where(row)}: there is no column label")
-        of_item = found.setdefault(item_id, set())
-        for cell in (values.get("label"), values.get("labels")):
-            of_item |= {_known(label, labels, table.where(row)) for label in _split(cell)}
+        item_id = to_text(values.get("item_id"))
+        named = {label for cell in (values.get("label"), values.get("labels")) for label in _split(cell)}
+        if problem := _unknown(item_id, named, known_items, known_labels):
+            raise TaggingError(f"{table.where(row)}: {problem}")
+        found.setdefault(item_id, set()).update(named)
     if not found:
         raise TaggingError(f"{path}: there are no examples")
     return Examples(found)
+
+
+def check_examples(examples: Examples, *, labels: Collection[str], item_ids: Collection[str]) -> Examples:
+    """Raises `TaggingError` for items and labels that are not among the known ones, and where there are none."""
+    if not examples.labels:
+        raise TaggingError("there are no examples")
+    known_items, known_labels = set(item_ids), set(labels)
+    for item_id, named in examples.labels.items():
+        if problem := _unknown(item_id, named, known_items, known_labels):
+            raise TaggingError(f"examples: {problem}")
+    return examples
+
+
+def _unknown(item_id: str, named: Collection[str], item_ids: set[str], labels: set[str]) -> str:
+    """What is not known of an example, in words."""
+    if item_id not in item_ids:
+        return f"the store has no item {item_id!r}: embed it, or leave it out"
+    for label in sorted(set(named) - labels):
+        near = get_close_matches(label, labels)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        return f"the set has no label {label!r}{hint}; it has {', '.join(sorted(labels))}"
+    return ""
 
 
 def _split(cell: Any) -> list[str]:
@@ -83,11 +104,3 @@ def _split(cell: Any) -> list[str]:
         return [to_text(part).strip() for part in cell]
     text = "" if is_missing(cell) else to_text(cell).strip()
     return [part.strip() for part in text.split("|")] if text else []
-
-
-def _known(label: str, labels: Collection[str], where: str) -> str:
-    if label in labels:
-        return label
-    near = get_close_matches(label, list(labels))
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise TaggingError(f"{where}: the set has no label {label!r}{hint}; it has {', '.join(labels)}")

@@ -19,7 +19,7 @@ from mmrec.errors import TaggingError
 from mmrec.store import FeatureStore, LabelledItem, Modality
 from mmrec.tagging.choosing import Choice, by_examples, by_words
 from mmrec.tagging.evidence import Evidence, Floats, ItemVectors, gather_evidence
-from mmrec.tagging.examples import Examples, read_examples
+from mmrec.tagging.examples import Examples, check_examples, read_examples
 from mmrec.tagging.label_sets import LabelSet, read_labels
 
 logger = logging.getLogger(__name__)
@@ -168,8 +168,10 @@ def _vectors(store: FeatureStore, item_ids: list[str]) -> dict[Modality, ItemVec
 def _to_examples(
     examples: str | os.PathLike[str] | Examples | None, labels: LabelSet, item_ids: list[str]
 ) -> Examples | None:
-    if examples is None or isinstance(examples, Examples):
-        return examples
+    if examples is None:
+        return None
+    if isinstance(examples, Examples):
+        return check_examples(examples, labels=labels.labels, item_ids=item_ids)
     return read_examples(examples, labels=labels.labels, item_ids=item_ids)
 
 
