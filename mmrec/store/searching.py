@@ -21,6 +21,7 @@ from mmrec.store.feature_store import FeatureStore
 from mmrec.store.features import MODALITIES, Modality
 from mmrec.store.rows import token_matrix
 from mmrec.store.search_columns import READ, SearchColumns, digest
+from mmrec.store.search_vectors import vector_rows, vector_schema
 from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions
 
 ROWS_AT_ONCE = 1024
@@ -156,7 +157,7 @@ class SearchTables:
             num_rows = int(self._tables.existing(name).count_rows())
             self._tables.drop(name)
             return num_rows
-        schema = _vector_schema(columns, dims[next(iter(rows.values()))[f"{modality}_fingerprint"]])
+        schema = vector_schema(columns, dims[next(iter(rows.values()))[f"{modality}_fingerprint"]])
         table = self._tables.derived(name, schema)
         states = {
             item_id: digest(*values[item_id].values(), *(row[f"{modality}_{part}"] for part in _MADE_FROM))
@@ -169,7 +170,7 @@ class SearchTables:
         for batch in self.store.scan(["item_id", *parts], wanted) if changes.item_ids else ():
             present = batch.filter(batch.column(parts[0]).is_valid())
             if present.num_rows:
-                _put(table, _vectors(present, parts, values, states, schema), changes.stored)
+                _put(table, vector_rows(present, parts, values, states, schema), changes.stored)
         if changes.count:
             drop_old_versions(table, LONGEST_READ)
             self._index_vectors(table)
@@ -319,13 +320,6 @@ def _sorted(item_ids: Sequence[str], scores: NDArray[Any]) -> Hits:
     return sorted(hits, key=lambda hit: (-hit[1], hit[0]))
 
 
-def _vector_schema(columns: SearchColumns, dim: int) -> pa.Schema:
-    vector = pa.list_(pa.float32(), dim)
-    seconds = pa.list_(pa.float64())
-    own = {"vector": vector, "tokens": pa.list_(vector), "starts": seconds, "ends": seconds}
-    return pa.schema([pa.field("state", pa.string()), *columns.fields, *(pa.field(*pair) for pair in own.items())])
-
-
 @dataclass(frozen=True, slots=True)
 class _Changes:
     """The items whose rows are to be written, those of which `stored` has one; how many rows were deleted."""
@@ -364,42 +358,3 @@ def _put(table: Any, rows: pa.Table, stored: Collection[str]) -> None:
 
 def _words(values: Mapping[str, Any]) -> str:
     return "\n".join(filter(None, [values["title"], values["description"], ", ".join(values["tags"] or ())]))
-
-
-def _vectors(
-    batch: pa.RecordBatch,
-    parts: Sequence[str],
-    values: Mapping[str, Mapping[str, Any]],
-    states: Mapping[str, str],
-    schema: pa.Schema,
-) -> pa.Table:
-    """The rows of a table of vectors; tokens that point nowhere are left out, as no cosine is near them."""
-    ids = batch.column("item_id").to_pylist()
-    firsts_I, tokens_TD = token_matrix(batch.column(parts[0]))
-    item_T = np.repeat(np.arange(len(ids)), np.diff([*firsts_I, len(tokens_TD)]))
-    norms_T = np.linalg.norm(tokens_TD, axis=1)
-    unit_TD = (tokens_TD / np.where(norms_T, norms_T, 1)[:, None]).astype(np.float32)
-    sums_ID = np.zeros((len(ids), tokens_TD.shape[1]), np.float32)
-    np.add.at(sums_ID, item_T, unit_TD)
-    norms_I = np.linalg.norm(sums_ID, axis=1)
-    kept_T = (norms_T > 0) & (norms_I[item_T] > 0)
-    counts_I = np.bincount(item_T[kept_T], minlength=len(ids))
-    kept_I = counts_I > 0
-    offsets = pa.array(np.cumsum([0, *counts_I[kept_I]]), pa.int32())
-    vector = schema.field("vector").type
-    seconds = [batch.column(part).flatten().to_numpy()[kept_T] for part in parts[1:]]
-    columns = {
-        "vector": _fixed(sums_ID[kept_I] / norms_I[kept_I, None], vector),
-        "tokens": pa.ListArray.from_arrays(offsets, _fixed(unit_TD[kept_T], vector), type=schema.field("tokens").type),
-        "starts": pa.ListArray.from_arrays(offsets, pa.array(seconds[0])),
-        "ends": pa.ListArray.from_arrays(offsets, pa.array(seconds[1])),
-    }
-    rows = [{**values[item_id], "state": states[item_id]} for item_id, kept in zip(ids, kept_I, strict=True) if kept]
-    made = pa.Table.from_pylist(rows, schema=pa.schema([f for f in schema if f.name not in columns]))
-    for name, column in columns.items():
-        made = made.append_column(schema.field(name), column)
-    return made
-
-
-def _fixed(vectors_ND: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.ravel(), pa.float32()), type=kind)
