@@ -23,6 +23,8 @@ _SHOWN = ("item_id", "title", "status", "tags", "metadata", "media", "duration_s
 _MARKS = ("fingerprint", "reason", "stale_since")
 _COLUMNS = [*_SHOWN, *(f"{modality}_{mark}" for modality in MODALITIES for mark in _MARKS)]
 TAG_COLUMN = "tags_"
+MOST_MADE = 10_000
+"""Summaries that are kept for the next list."""
 _UNREADABLE = (Reason.MISSING_FILE, Reason.FORBIDDEN_PATH, Reason.NOT_A_FILE, Reason.NOT_READABLE, Reason.NOT_MEDIA)
 
 
@@ -33,6 +35,7 @@ class StoredItems:
         self._store, self.version = store, store.version
         self._table = store.to_arrow(_COLUMNS).combine_chunks()
         self.item_ids: list[str] = self._table["item_id"].to_pylist()
+        self._made: dict[str, Item] = {}
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -60,12 +63,12 @@ class StoredItems:
 
     def summaries(self, item_ids: Sequence[str], titles: Callable[[str], str] = lambda item_id: "") -> list[Item]:
         """What lists show of items; of one that left the store, the title that somebody else knows of it."""
-        rows = [self._rows.get(item_id, -1) for item_id in item_ids]
-        there = iter(self._taken([row for row in rows if row >= 0]))
-        return [
-            _summary(next(there)) if row >= 0 else _gone(item_id, titles(item_id))
-            for item_id, row in zip(item_ids, rows, strict=True)
-        ]
+        if len(self._made) > MOST_MADE:
+            self._made = {}
+        made = self._made
+        lacking = [i for i in dict.fromkeys(item_ids) if i not in made and i in self._rows]
+        made |= {row["item_id"]: _summary(row) for row in self._taken([self._rows[i] for i in lacking])}
+        return [made[i] if i in made else _gone(i, titles(i)) for i in item_ids]
 
     def page(self, kept: Collection[str] | None, status: str | None, offset: int, limit: int) -> tuple[list[Item], int]:
         """Some of the items that have a status and are among the `kept`, in the store's order; and how many there are.
@@ -142,7 +145,7 @@ class StoredItems:
             raise not_found(f"the store has no item {item_id!r}")
 
     def _taken(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._table.take(pa.array(rows, pa.int64())).to_pylist()
+        found: list[dict[str, Any]] = self._table.take(pa.array(rows, pa.int64())).to_pylist() if rows else []
         return found
 
     def _read(self, item_ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
