@@ -4,7 +4,6 @@ from .query import Query as Query
 from .query import Taste as Taste
 from .query import WEIGHTS as WEIGHTS
 from .recorded_encoders import RecordedEncoders as RecordedEncoders
-from .recorded_encoders import has_words as has_words
 from .searcher import Searcher as Searcher
 from .searcher import search as search
 from .duplicates import Duplicate as Duplicate

@@ -16,6 +16,7 @@ class RecordedEncoders:
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
+        self._words: dict[str, bool] = {}
 
     def load(self, record: EncoderRecord) -> Any:
         """The encoder of a record. Raises `EncoderError` where it cannot be had, or has changed since."""
@@ -26,14 +27,22 @@ class RecordedEncoders:
                 raise EncoderError(str(error)) from error
         return self._loaded[record.fingerprint]
 
+    def has_words(self, record: EncoderRecord) -> bool:
+        """Whether an encoder embeds words beside what it embeds.
+
+        Told by its kind, without loading it; found once, as kinds are sought among all packages.
+        """
+        if record.fingerprint not in self._words:
+            self._words[record.fingerprint] = is_known(record) and _kind_has_words(record.spec["kind"])
+        return self._words[record.fingerprint]
+
 
 def is_known(record: EncoderRecord) -> bool:
     return record.spec.get("kind") != "imported"
 
 
-def has_words(record: EncoderRecord) -> bool:
-    """Whether an encoder embeds words beside what it embeds, told by its kind, without loading it."""
+def _kind_has_words(kind: str) -> bool:
     try:
-        return is_known(record) and hasattr(encoder_factory(record.spec["kind"]), "encode_text")
+        return hasattr(encoder_factory(kind), "encode_text")
     except LoadError:
         return False

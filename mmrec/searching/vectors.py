@@ -17,7 +17,7 @@ from encoders.languages import language_of
 from mmrec.embedding import embed_file
 from mmrec.errors import SearchError
 from mmrec.searching.query import Query
-from mmrec.searching.recorded_encoders import RecordedEncoders, has_words, is_known
+from mmrec.searching.recorded_encoders import RecordedEncoders, is_known
 from mmrec.store import EncoderRecord, Modality, SearchTables
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,6 @@ class QueryVectors:
         self._tables = tables
         self._encoders = RecordedEncoders()
         self._encoded = lru_cache(KEPT_TEXTS)(self._encode)  # the next page has the same words
-        self._words: dict[str, bool] = {}
         self._said: set[str] = set()
         self._encoding = threading.Lock()
 
@@ -49,7 +48,7 @@ class QueryVectors:
 
     def with_words(self) -> list[Modality]:
         """The modalities whose encoders have words."""
-        return [modality for modality, record in self.records.items() if self._has_words(record)]
+        return [modality for modality, record in self.records.items() if self._encoders.has_words(record)]
 
     def parts(self, query: Query, modalities: Sequence[Modality]) -> Iterator[Part]:
         """What is sought, part by part. Raises `SearchError` for one that can be compared with nothing."""
@@ -111,12 +110,6 @@ class QueryVectors:
         if len(fitting) > 1:
             raise SearchError(f"vector {number} may be {' or '.join(fitting)}: say which with --modalities")
         return {fitting[0]: _normalised(vectors_TD)}
-
-    def _has_words(self, record: EncoderRecord) -> bool:
-        """Told by the kind of the encoder, without loading it; found once, as kinds are sought among all packages."""
-        if record.fingerprint not in self._words:
-            self._words[record.fingerprint] = has_words(record)
-        return self._words[record.fingerprint]
 
     def _encoder_name(self, modality: Modality) -> str:
         record = self.records.get(modality)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from encoders.base import EncoderError as LoadError
 from encoders.languages import language_of
 from mmrec.errors import TaggingError
-from mmrec.searching import RecordedEncoders, has_words
+from mmrec.searching import RecordedEncoders
 from mmrec.store import EncoderRecord, FeatureStore, Modality
 from mmrec.tagging.label_sets import BUILT_IN, UNSAID, LabelSet, Prompts, read_labels
 
@@ -63,9 +63,9 @@ def gather_evidence(
     compared: dict[str, tuple[EncoderRecord, ItemVectors, Floats]] = {
         modality: (used[modality], of_items, np.ones(len(of_items.rows_N), np.float32))
         for modality, of_items in vectors.items()
-        if modality in used and has_words(used[modality])
+        if modality in used and encoders.has_words(used[modality])
     }
-    if "text" in used and has_words(used["text"]):
+    if "text" in used and encoders.has_words(used["text"]):
         classes, sureness_N = _class_vectors(store, item_ids, encoders.load(used["text"]))
         if len(sureness_N):
             compared[CLASSES] = used["text"], classes, sureness_N
