@@ -21,9 +21,9 @@ from fusion.config import FusionConfig
 from mmrec.recommending import RecommenderConfig
 from mmrec.searching import Query, Searcher
 
-WEIGHTS = (0.5, 1.0, 2.0, 4.0)
+WEIGHTS = (1.0, 2.0, 4.0)
 LIKED = 4.0
-CHOSEN_ON, MOST_USERS = 100, 250
+CHOSEN_ON, MOST_USERS = 60, 150
 DEPTH, BEST = 100, 10
 NUM_SAMPLES = 2000
 

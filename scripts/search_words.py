@@ -21,7 +21,7 @@ from mmrec.errors import SearchError
 from mmrec.searching import Query, Searcher
 
 SAME_MEANING = 4.0
-MOST_QUERIES, MOST_PICTURES = 60, 40
+MOST_QUERIES, MOST_PICTURES = 40, 20
 BEST = 10
 WAYS: Mapping[str, Mapping[str, float]] = {"full text": {"text": 0.0}, "vectors": {"words": 0.0}, "joined": {}}
 Sought = tuple[Query, str]

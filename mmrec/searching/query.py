@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class Query:
     """
 
     words: Sequence[str] = ()
-    media: Sequence[Path] = ()
+    media: Sequence[str | os.PathLike[str]] = ()
     items: Sequence[str] = ()
     vectors: Sequence[NDArray[Any]] = ()
     without: Sequence[str] = ()

@@ -55,7 +55,7 @@ class QueryVectors:
         for text in query.words:
             yield self.words(text, modalities)
         for path in query.media:
-            yield self._media(path, modalities)
+            yield self._media(Path(path), modalities)
         for item_id in query.items:
             yield self._item(item_id, modalities)
         for number, vector in enumerate(query.vectors, start=1):

@@ -107,6 +107,7 @@ def test_words_that_meet_no_pictures_are_told_once(store: FeatureStore, caplog: 
         ({"items": ["it's"]}, "is not there"),
         ({"words": ["a"], "modalities": ["audio"]}, "has no audio tokens"),
         ({"media": [Path("nowhere.mp4")]}, "there is no file nowhere.mp4"),
+        ({"media": ["nowhere.mp4"]}, "there is no file nowhere.mp4"),
     ],
 )
 def test_bad_questions_are_named(store: FeatureStore, parts: dict, complaint: str) -> None:
