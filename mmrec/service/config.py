@@ -29,7 +29,7 @@ class ServiceConfig:
         token: what requests must bring as `Authorization: Bearer ...`; empty: none is asked for.
         workers: processes that answer.
         max_upload_bytes: of a file to search by; `max_body_bytes` of any other body.
-        upload_seconds: for a body to arrive, and again for a file to be decoded.
+        upload_seconds: for a body to arrive.
         requests_per_second: of one client to one worker, with bursts of twice as many; 0: any number.
 
     >>> from mmrec.service import ServiceConfig

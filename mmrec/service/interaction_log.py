@@ -120,6 +120,12 @@ class InteractionLog:
         with self._errors():
             return self._connection().execute(query, (self._mark(user_id), model, version)).fetchone() is not None
 
+    def close(self) -> None:
+        """Close the connection of this thread, as before a fork, which none outlives; the next use opens another."""
+        connection: sqlite3.Connection | None = self._of_thread.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
+
     def _mark(self, user_id: str) -> bytes:
         """Tells a user who was forgotten without keeping the id."""
         return hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), key=self._salt, digest_size=16).digest()

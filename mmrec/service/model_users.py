@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import time
 from bisect import bisect_left
 from collections import OrderedDict
 from functools import cached_property
@@ -19,6 +20,7 @@ from mmrec.service.problems import not_found
 
 logger = logging.getLogger(__name__)
 MOST_STATES = 10_000
+RETRY_SECONDS = 10.0
 SECONDS_PER_DAY = 86_400.0
 Event = tuple[str, float | None, float]
 """Of a history: item, time in seconds where it is known, weight."""
@@ -153,19 +155,22 @@ class ServedModel:
     def __init__(self, folder: Path, log: InteractionLog) -> None:
         self.folder, self.name, self._log = folder, folder.resolve().name, log
         self.loaded = self._load()
-        self._refused = 0
+        self._not_before = 0.0
 
     def refresh(self) -> None:
-        """Load the current version where it is another one; requests that began go on with the one before."""
+        """Load the current version where it is another one; requests that began go on with the one before.
+
+        One that cannot be loaded is tried again, after a while.
+        """
+        if time.monotonic() < self._not_before:
+            return
         try:
-            number = current_version(self.folder)
-            if number not in (self.loaded.version, self._refused):
+            if current_version(self.folder) != self.loaded.version:
                 self.loaded = self._load()
                 logger.info("model %s: version %d answers from now on", self.name, self.loaded.version)
         except MMRecError as error:
-            if self._refused != number:
-                logger.error("model %s: version %d goes on answering: %s", self.name, self.loaded.version, error)
-            self._refused = number
+            logger.error("model %s: version %d goes on answering: %s", self.name, self.loaded.version, error)
+            self._not_before = time.monotonic() + RETRY_SECONDS
 
     def _load(self) -> LoadedModel:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -22,12 +23,15 @@ from mmrec.service.stored_items import StoredItems
 from mmrec.store import FeatureStore, Modality, SearchColumn
 
 logger = logging.getLogger(__name__)
+READ_PAUSE = 10
+"""So many times as long as the items took to be read they are not read again."""
 
 
 def load_models(config: ServiceConfig) -> dict[str, ServedModel]:
     """The models by their names, the default first. Raises `ModelError` where one cannot be read."""
     log = InteractionLog(config.state_path)
     models = [ServedModel(Path(folder), log) for folder in config.models]
+    log.close()
     return {model.name: model for model in models}
 
 
@@ -40,17 +44,23 @@ class Resources:
         self.models = load_models(config) if models is None else models
         self.store = FeatureStore(config.store, encoder_set=config.encoder_set)
         self.searcher = Searcher(self.store)
-        self.items = StoredItems(self.store)
+        self._read_items()
         self.maps, self.previews = ItemMaps(), Previews()
         self._duplicates: tuple[int, list[DuplicateGroup]] | None = None
         self.is_stopping = False
 
     def refresh(self) -> None:
         """Take up another version of the store, and of each model."""
-        if self.store.version != self.items.version:
-            self.items = StoredItems(self.store)
+        if time.monotonic() >= self._next_read and self.store.version != self.items.version:
+            self._read_items()
         for model in self.models.values():
             model.refresh()
+
+    def _read_items(self) -> None:
+        """Into memory; while a job writes, again and again, but for a small share of the time."""
+        started = time.monotonic()
+        self.items = StoredItems(self.store)
+        self._next_read = time.monotonic() + READ_PAUSE * (time.monotonic() - started)
 
     def model(self, name: str | None) -> LoadedModel:
         """The loaded version of a model, by default of the first."""
