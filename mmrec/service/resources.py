@@ -19,7 +19,7 @@ from mmrec.service.media_files import servable
 from mmrec.service.model_users import LoadedModel, ServedModel
 from mmrec.service.previews import Previews
 from mmrec.service.problems import RequestProblem, not_found
-from mmrec.service.stored_items import StoredItems
+from mmrec.service.stored_items import StoredItems, state_of
 from mmrec.store import FeatureStore, Modality, SearchColumn
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Resources:
 
     def refresh(self) -> None:
         """Take up another version of the store, and of each model."""
-        if time.monotonic() >= self._next_read and self.store.version != self.items.version:
+        if time.monotonic() >= self._next_read and state_of(self.store) != self.items.state:
             self._read_items()
         for model in self.models.values():
             model.refresh()

@@ -22,19 +22,19 @@ from mmrec.store import MODALITIES, FeatureStore, Status
 _SHOWN = ("item_id", "title", "status", "tags", "metadata", "media", "duration_seconds", "facts", "text_language")
 _MARKS = ("fingerprint", "reason", "stale_since")
 _COLUMNS = [*_SHOWN, *(f"{modality}_{mark}" for modality in MODALITIES for mark in _MARKS)]
-TAG_COLUMN = "tags_"
 MOST_MADE = 10_000
 """Summaries that are kept for the next list."""
 _UNREADABLE = (Reason.MISSING_FILE, Reason.FORBIDDEN_PATH, Reason.NOT_A_FILE, Reason.NOT_READABLE, Reason.NOT_MEDIA)
 
 
 class StoredItems:
-    """The items of one version of a store, in its order."""
+    """The items of a store in one `state`, in its order."""
 
     def __init__(self, store: FeatureStore) -> None:
-        self._store, self.version = store, store.version
+        self._store, self.state = store, state_of(store)
         self._table = store.to_arrow(_COLUMNS).combine_chunks()
         self.item_ids: list[str] = self._table["item_id"].to_pylist()
+        self._labels = store.labels.of_items()
         self._made: dict[str, Item] = {}
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class StoredItems:
                 if row[f"{m}_starts"] is not None
             },
             classes=list(zip(row["visual_classes"] or (), row["visual_class_scores"] or (), strict=True)),
-            tag_columns={n: v for n, v in item.metadata.items() if n.startswith(TAG_COLUMN) and isinstance(v, list)},
+            tag_columns=self._labels.get(item_id, {}),
         )
 
     def media(self, item_id: str) -> tuple[str, str]:
@@ -137,8 +137,8 @@ class StoredItems:
         return row["media"], kind
 
     def column(self, name: str, item_ids: Sequence[str]) -> list[Any]:
-        """What a column says of items."""
-        return [_value(item, name) for item in self.summaries(item_ids)]
+        """What a column, or a set of labels, says of items."""
+        return [self._labels.get(item.item_id, {}).get(name) or _value(item, name) for item in self.summaries(item_ids)]
 
     def check(self, item_id: str) -> None:
         if item_id not in self._rows:
@@ -151,6 +151,11 @@ class StoredItems:
     def _read(self, item_ids: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._store.scan(["item_id", *columns], item_ids).read_all().to_pylist()
         return rows
+
+
+def state_of(store: FeatureStore) -> tuple[object, ...]:
+    """Tells what a store says of its items from what it said before."""
+    return store.version, *store.labels.versions().items()
 
 
 def _summary(row: Mapping[str, Any]) -> Item:

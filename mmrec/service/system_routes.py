@@ -86,5 +86,5 @@ def about(opened: Opened) -> About:
             )
             for served in opened.models.values()
         ],
-        features=Features(map=True, tags=any(name.startswith("tags_") for name in columns)),
+        features=Features(map=True, tags=bool(opened.store.labels.names())),
     )

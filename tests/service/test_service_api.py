@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from served import ROWS, SCRIPT, SLASHES
+from served import ROWS, SCRIPT, SLASHES, MakeClient
 from starlette.testclient import TestClient
 
 from mmrec import FeatureStore, Query, Recommender, Searcher
 from mmrec.recommending import Explanation
+from mmrec.store import LabelledItem
 
 
 def get(api: TestClient, what: str, **parameters: Any) -> Any:
@@ -120,6 +122,21 @@ def test_runs_are_told(api: TestClient) -> None:
     (run,) = get(api, "runs")["runs"]
     assert run["exit"] == 0
     assert run["counts"]["items"] == len(ROWS)
+
+
+def test_labels_are_shown_filtered_by_and_followed(start: MakeClient, copied: Path, tmp_path: Path) -> None:
+    api = start(copied, tmp_path / "labelled.sqlite")
+    assert not get(api, "about")["features"]["tags"]
+    labels = [LabelledItem(item_id=f"jazz-{number}", labels=["quiet"], scores={"quiet": 0.9}) for number in range(3)]
+    FeatureStore(copied / "store").labels.write("mood", labels)
+    deadline = time.monotonic() + 30
+    while not get(api, "item", item_id="jazz-0")["tag_columns"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert get(api, "item", item_id="jazz-0")["tag_columns"] == {"mood": ["quiet"]}
+    assert get(api, "about")["features"]["tags"]
+    assert get(api, "items", where="mood = 'quiet'")["total"] == 3
+    placed = get(api, "map", color="mood")
+    assert placed["color"][placed["item_ids"].index("jazz-1")] == ["quiet"]
 
 
 # --- media ------------------------------------------------------------------------------------------------------------

@@ -107,7 +107,9 @@ def test_ids_are_no_paths(api: TestClient, what: str, item_id: str) -> None:
     assert api.get(f"/api/v1/{what}", params={"item_id": item_id}).status_code in (404, 422)
 
 
-@pytest.mark.parametrize("path", ["/api/v1/../../etc/passwd", "/static/../../config.py", "/..%2fREADME.md", "//etc"])
+@pytest.mark.parametrize(
+    "path", ["/api/v1/../../etc/passwd", "/static/../../config.py", "/..%2fREADME.md", "/static//etc/passwd"]
+)
 def test_paths_lead_nowhere(api: TestClient, path: str) -> None:
     assert api.get(path).status_code == 404
 
