@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -46,6 +47,13 @@ class LabelScores:
     losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sources: Mapping[str, float] = field(default_factory=dict)
     probed: list[Modality] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        counts = Counter(self.methods)
+        made = ", ".join(f"{count} by {method}" for method, count in counts.items())
+        return (
+            f"LabelScores({self.labels.name!r}, {len(self.item_ids)} items, {len(self.labels.labels)} labels: {made})"
+        )
 
     def items(self, threshold: float = THRESHOLD) -> list[LabelledItem]:
         """Each item with the labels that score `threshold` or more, best first, and all scores."""
@@ -96,8 +104,10 @@ def tag(
     >>> import mmrec
     >>> store = mmrec.FeatureStore("store")
     >>> scores = mmrec.tag(store, "topic")
-    >>> scores.scores_IK.shape, scores.methods[0]
-    ((16, 27), 'zero-shot')
+    >>> scores
+    LabelScores('topic', 16 items, 27 labels: 27 by zero-shot)
+    >>> scores.scores_IK.shape
+    (16, 27)
     >>> store.labels.names()
     ['topic']
     """
