@@ -15,7 +15,7 @@ ALIKE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """Seconds `start` to `end` of an item, found by its pictures or sound; `cosine` is that of its best token.
+    """Seconds `start` to `end` of an item, found by its pictures, sound or words; `cosine` is that of its best token.
 
     >>> from mmrec.searching import Moment
     >>> Moment(item_id="a", modality="visual", start=192.4, end=196.8, cosine=0.9).when
@@ -39,7 +39,8 @@ def best_moment(
     """The best token of an item and its like neighbours; None where the tokens have no times."""
     if not np.any(tokens.spans_T2):
         return None
-    order = np.argsort(tokens.spans_T2[:, 0], kind="stable")
+    timed_T = np.flatnonzero(tokens.spans_T2[:, 1]) if modality == "text" else np.arange(len(tokens.spans_T2))
+    order = timed_T[np.argsort(tokens.spans_T2[timed_T, 0], kind="stable")]
     spans_T2 = tokens.spans_T2[order]
     cosines_T = (tokens.vectors_TD[order] @ wanted_TD.T).max(axis=1)
     best = int(np.argmax(cosines_T))

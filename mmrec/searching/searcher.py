@@ -60,7 +60,7 @@ class Searcher:
         return [item_id for item_id, _ in kept], np.array([score for _, score in kept], np.float64)
 
     def moments(self, query: Query, *, k: int = 10, offset: int = 0) -> list[Moment]:
-        """The best stretch of each of the best items, by pictures and sound alone."""
+        """The best stretch of each of the best items, by pictures, sound, and words that are heard or seen."""
         rankings = list(self._rankings(query, _depth(query, k, offset), with_full_text=False))
         item_ids = [item_id for item_id, _ in self._page(query, join(query, rankings), k, offset)]
         best: dict[str, tuple[float, Moment]] = {}
@@ -81,12 +81,13 @@ class Searcher:
         where = to_sql(query.where, self.tables.columns) if query.where.strip() else ""
         if where and not self.tables.count(where):
             raise SearchError(f"no item has {query.where}: nothing can be found there")
-        modalities = self._modalities(query, [m for m in MODALITIES if with_full_text or m != "text"])
+        usable = list(MODALITIES) if with_full_text else self.tables.timed
+        modalities = self._modalities(query, usable)
         parts = list(self._vectors.parts(query, modalities))
         unwanted = [self._vectors.words(text, modalities) for text in query.without]
         full_text = with_full_text and query.words and (query.modalities is None or "text" in query.modalities)
         if not full_text and not any(parts):
-            able = ", ".join(m for m in self._vectors.with_words() if with_full_text or m != "text") or "none of them"
+            able = ", ".join(m for m in self._vectors.with_words() if m in usable) or "none of them"
             raise SearchError(
                 f"words cannot be compared with {' or '.join(modalities)}: of what {self.tables.store.folder} has, "
                 f"{able} can; search by a file or an item instead"

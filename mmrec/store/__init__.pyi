@@ -23,7 +23,7 @@ from .search_columns import SearchColumn as SearchColumn
 from .search_columns import SearchColumns as SearchColumns
 from .searching import SearchMoments as SearchMoments
 from .searching import SearchTables as SearchTables
-from .searching import text_literal as text_literal
+from .tables import text_literal as text_literal
 from .notebook import html_table as html_table
 from .runs import Run as Run
 from .tables import Version as Version

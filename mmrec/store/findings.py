@@ -15,8 +15,7 @@ import pyarrow as pa
 
 from mmrec.errors import Problem, Reason, StoreError
 from mmrec.store.feature_store import FeatureStore
-from mmrec.store.searching import text_literal
-from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions
+from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions, text_literal
 
 FINDINGS_TABLE = "findings"
 FindingTask = Literal["heard", "seen", "about"]

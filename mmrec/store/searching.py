@@ -8,7 +8,7 @@ the words of Chinese, Japanese and Thai as well; `vector` (the mean of the token
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmrec.errors import StoreError
 from mmrec.store.feature_store import FeatureStore
 from mmrec.store.features import MODALITIES, Modality
+from mmrec.store.findings import Findings, TimedText
 from mmrec.store.rows import token_matrix
 from mmrec.store.search_columns import READ, SearchColumns, digest
 from mmrec.store.search_vectors import vector_rows, vector_schema
-from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions
+from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions, text_literal
 
 ROWS_AT_ONCE = 1024
 INDEXED_ROWS = 20_000
@@ -89,6 +89,11 @@ class SearchTables:
         return cast("dict[Modality, str]", self._state["fingerprints"])
 
     @property
+    def timed(self) -> list[Modality]:
+        """The modalities whose tokens have times; text where words were heard or seen."""
+        return [m for m in MODALITIES if m != "text" or self._state.get("timed_text")]
+
+    @property
     def _state(self) -> dict[str, Any]:
         try:
             return dict(json.loads(self._path.read_text(encoding="utf-8")))
@@ -116,27 +121,37 @@ class SearchTables:
             metadata = {i: labelled.get(i, {}) | json.loads(row["metadata"] or "{}") for i, row in rows.items()}
             columns = SearchColumns.of(list(metadata.values()))
             values = {item_id: columns.of_row(row, metadata[item_id]) for item_id, row in rows.items()}
-            written = self._refresh_words(columns, values)
+            heard_and_seen = Findings(self.store).word_digests()
+            written = self._refresh_words(columns, values, heard_and_seen)
             for modality in MODALITIES:
                 of_modality = {item_id: row for item_id, row in rows.items() if row[f"{modality}_fingerprint"]}
                 if modality in fingerprints or self._tables.has(self._prefix + modality):
                     written += self._refresh_vectors(modality, columns, of_modality, values)
-            state = {"version": version, "labels": labels, "columns": columns.own, "fingerprints": fingerprints}
+            state = {
+                "version": version,
+                "labels": labels,
+                "columns": columns.own,
+                "fingerprints": fingerprints,
+                "timed_text": bool(heard_and_seen),
+            }
             beside = self._path.with_suffix(".new")
             beside.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
             beside.replace(self._path)
             self._open.clear()
             return written
 
-    def _refresh_words(self, columns: SearchColumns, values: Mapping[str, Mapping[str, Any]]) -> int:
+    def _refresh_words(
+        self, columns: SearchColumns, values: Mapping[str, Mapping[str, Any]], heard_and_seen: Mapping[str, str]
+    ) -> int:
         from lancedb.index import FTS
 
         schema = pa.schema([pa.field("state", pa.string()), *columns.fields, pa.field(WORDS, pa.string())])
         table = self._tables.derived(self._prefix + WORDS, schema)
-        states = {item_id: digest(*row.values()) for item_id, row in values.items()}
+        states = {i: digest(*row.values(), *filter(None, [heard_and_seen.get(i)])) for i, row in values.items()}
         changes = _delete_left(table, states)
         for ids in _blocks(changes.item_ids):
-            made = [{**values[i], "state": states[i], WORDS: _words(values[i])} for i in ids]
+            found = Findings(self.store).words([i for i in ids if i in heard_and_seen])
+            made = [{**values[i], "state": states[i], WORDS: _words(values[i], found.get(i, ()))} for i in ids]
             _put(table, pa.Table.from_pylist(made, schema=schema), changes.stored)
         if changes.count and table.count_rows():
             if not table.list_indices():
@@ -304,13 +319,6 @@ def _num_sub_vectors(dim: int) -> int:
     return dim // max(width for width in range(1, SUB_VECTOR + 1) if dim % width == 0)
 
 
-def text_literal(value: str) -> str:
-    """A text as a literal of the engine's SQL, which knows no other escape than the doubled quote."""
-    if "\0" in value:
-        raise StoreError(f"{value!r} holds a zero byte, which no text of a store does")
-    return "'" + value.replace("'", "''") + "'"
-
-
 def _among(item_ids: Collection[str]) -> str:
     return f"item_id IN ({', '.join(map(text_literal, item_ids))})"
 
@@ -356,5 +364,6 @@ def _put(table: Any, rows: pa.Table, stored: Collection[str]) -> None:
         table.merge_insert("item_id").when_matched_update_all().execute(rows.filter(pa.array(is_stored)))
 
 
-def _words(values: Mapping[str, Any]) -> str:
-    return "\n".join(filter(None, [values["title"], values["description"], ", ".join(values["tags"] or ())]))
+def _words(values: Mapping[str, Any], heard_and_seen: Iterable[TimedText]) -> str:
+    of_catalog = [values["title"], values["description"], ", ".join(values["tags"] or ())]
+    return "\n".join(filter(None, [*of_catalog, *(words.text for words in heard_and_seen)]))

@@ -155,3 +155,10 @@ def new_run_id() -> str:
 
 def run_start(run_id: str) -> datetime:
     return datetime.strptime(run_id, RUN_ID_FORMAT).replace(tzinfo=UTC)
+
+
+def text_literal(value: str) -> str:
+    """A text as a literal of the engine's SQL, which knows no other escape than the doubled quote."""
+    if "\0" in value:
+        raise StoreError(f"{value!r} holds a zero byte, which no text of a store does")
+    return "'" + value.replace("'", "''") + "'"

@@ -117,6 +117,25 @@ def test_words_become_text_with_times_and_only_the_text_is_encoded_again(tmp_pat
     assert mmrec.embed(tmp_path / "catalog.csv", tmp_path / "store", preset=tmp_path / "preset.yaml").skipped == 2
 
 
+def test_words_that_are_heard_are_found_with_their_times(tmp_path: Path) -> None:
+    (tmp_path / "preset.yaml").write_text(PRESET)
+    write_video(tmp_path / "a.mp4", frames=48)
+    (tmp_path / "catalog.csv").write_text("item_id,media,title\na,a.mp4,A clip\nb,,Rain on the roof\n")
+    store, query = embedded(tmp_path), mmrec.Query(words=["umbrella"], modalities=["text"])
+    with pytest.raises(mmrec.SearchError, match="moments are found in"):
+        mmrec.Searcher(store).moments(query)
+    findings = Findings(store)
+    passages = [[0.5, 1.0, "Good evening."], [60.0, 61.0, "Take an umbrella."]]
+    with findings.lock():
+        findings.put([Finding(item_id="a", task="heard", key="1", value={"passages": passages})])
+    searcher = mmrec.Searcher(embedded(tmp_path))
+    assert searcher.tables.is_outdated
+    assert searcher.search(query)[0][0] == "a"
+    assert searcher.tables.matching("umbrella", limit=5)[0][0] == "a"
+    moment = searcher.moments(query)[0]
+    assert (moment.item_id, moment.modality, moment.when) == ("a", "text", "01:00-01:01")
+
+
 def test_a_file_that_is_away_takes_nothing_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mmrec.understanding import ScreenReader
 
