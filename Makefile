@@ -36,7 +36,7 @@ BENCH ?=
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	mkdir -p bench
-	set -e; for name in decode sampling encode embed rank search fusion fit recommenders; do \
+	set -e; for name in decode sampling encode embed rank search fusion fit recommenders report; do \
 		$(BIN)/python scripts/bench_$$name.py $(BENCH) --out bench/$$name.json; done
 
 clean:
