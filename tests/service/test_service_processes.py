@@ -24,6 +24,7 @@ from mmrec.recommending import rollback
 from mmrec.service.interaction_log import InteractionLog
 
 KILLS = 2
+pytestmark = pytest.mark.timeout(900)  # each starts processes, which takes long on a busy machine
 Run = Callable[..., "Service"]
 
 
@@ -52,7 +53,7 @@ class Service:
         self.until(lambda: any(words in line for line in self.lines))
         return str(next(json.loads(line)["message"] for line in self.lines if words in line))
 
-    def until(self, holds: Callable[[], bool], seconds: float = 90) -> None:
+    def until(self, holds: Callable[[], bool], seconds: float = 200) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
@@ -73,7 +74,7 @@ class Service:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
     def kill(self) -> None:
         """It and its workers, as a lost machine would."""
