@@ -20,7 +20,7 @@ pytest.importorskip("playwright.sync_api", reason="the page is tested with playw
 from playwright.sync_api import Browser, Error, Page, Playwright, Request, expect, sync_playwright
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
-TOKEN = "a token of the tests"
+TOKEN = "the-token-of-these-tests"
 expect.set_options(timeout=60_000)  # the first search loads encoders
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 VIEWS = {
