@@ -236,6 +236,7 @@ def test_a_user_what_is_recommended_why_and_what_if(page: Page) -> None:
 
 def test_by_keyboard_alone(page: Page) -> None:
     _open(page, "#/search")
+    page.keyboard.press("Escape")  # there is nothing before the first view
     page.keyboard.press("Tab")
     assert _focused(page) == "Skip to the content"
     page.keyboard.press("/")

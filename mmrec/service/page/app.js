@@ -29,6 +29,7 @@ const file = document.getElementById("file");
 /** Views that were left, by the key of their place in the history, so that Back is instant and stays where it was. */
 const kept = new Map();
 let current = null;
+let start = null;
 let number = Date.now();
 
 /** The view and its parameters: `#/item?id=a` -> ["item", {id: "a"}]. */
@@ -43,6 +44,7 @@ async function show() {
   leave();
   const key = history.state?.key ?? ++number;
   history.replaceState({ key }, "");
+  start ??= key;
   const [name, parameters] = route();
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === (UNDER[name] ?? name)) {
@@ -94,14 +96,12 @@ function restore(key) {
 }
 
 /** The focus stays at a choice that changed the view; else those who listen are told where they are, but at the start. */
-let isStart = true;
 function arrive(focused) {
   document.title = current.title;
   const again = focused && document.getElementById(focused);
   const heading = current.view.querySelector("h1");
   if (again) again.focus();
-  else if (isStart) isStart = false;
-  else if (heading && document.activeElement !== words) {
+  else if (heading && current.key !== start && document.activeElement !== words) {
     heading.tabIndex = -1;
     heading.focus({ preventScroll: true });
   } else if (heading) say(heading.textContent);
@@ -163,7 +163,7 @@ addEventListener("keydown", (event) => {
   const isTyping = event.target.closest("input:not([type=checkbox], [type=radio]), textarea, select, dialog");
   if (event.key === "Escape" && !event.target.closest("dialog")) {
     if (isTyping) event.target.blur();
-    else history.back();
+    else if (current.key !== start) history.back();
   } else if (event.key === "/" && !isTyping) {
     event.preventDefault();
     words.focus();
