@@ -103,7 +103,7 @@ def test_the_commands_in_order_answer_in_json(run: Any, work: Work, tmp_path: Pa
     assert fitted.status == 0, fitted.err
     assert fitted.json["items"] == 40 and fitted.json["users"] == 80 and fitted.json["examples"] == 320
     assert set(fitted.json) == {
-        "version", "items", "users", "epochs", "best_epoch", "examples", "seconds", "metrics", "rules"
+        "version", "items", "users", "epochs", "best_epoch", "examples", "seconds", "metrics", "rules", "curves"
     }  # fmt: skip
     assert fitted.json["rules"]["order"] == "none" and fitted.json["epochs"] <= 5
     assert not list((tmp_path / "model").rglob("*.ckpt"))
