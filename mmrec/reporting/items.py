@@ -123,7 +123,7 @@ def read_items(store: FeatureStore) -> StoreItems:
     >>> from mmrec.reporting.items import read_items
     >>> items = read_items(FeatureStore("store"))
     >>> items.name("rain-0"), [column.name for column in items.columns]
-    ('Rain on the roof, part 1', ['status', 'language', 'first tag', 'kind'])
+    ('Rain on the roof, part 1', ['status', 'language', 'first tag', 'seconds', 'kind'])
     """
     names = ["item_id", "status", "title", "tags", "language", "text_language", "metadata", "media", "facts"]
     table = store.to_arrow([*names, "duration_seconds", "visual_classes"])

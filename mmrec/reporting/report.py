@@ -91,8 +91,8 @@ def write_report(
     >>> from mmrec import FeatureStore
     >>> from mmrec.reporting import write_report
     >>> report = write_report("report.html", FeatureStore("store"))
-    >>> len(report.items), [neighbourhood.item_id for neighbourhood in report.neighbours][:2]
-    (16, ['piano-2', 'rain-1'])
+    >>> len(report.items), report.map.places_P2.shape, sorted(report.neighbours[0].spaces)
+    (16, (16, 2), ['fused', 'pictures', 'sound', 'words'])
     """
     from mmrec.reporting.page import render
 
