@@ -16,7 +16,7 @@ import pytest
 from mmrec.errors import OWN_PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("embedding", "recommending", "adapting", "ranking", "searching")
+ROOMS = ("embedding", "recommending", "adapting", "ranking", "searching", "tagging", "reporting", "service")
 USES = (
     "import mmrec; mmrec.load_preset",
     "import mmrec; mmrec.Recommender",

