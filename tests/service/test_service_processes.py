@@ -21,7 +21,9 @@ from served import environment
 from mmrec import Recommender
 from mmrec.cli import main
 from mmrec.recommending import rollback
+from mmrec.service import ServiceConfig
 from mmrec.service.interaction_log import InteractionLog
+from mmrec.service.serving import listen
 
 KILLS = 2
 pytestmark = pytest.mark.timeout(900)  # each starts processes, which takes long on a busy machine
@@ -224,6 +226,12 @@ def test_workers_that_cannot_start_end_the_service(tmp_path: Path) -> None:
     assert "there is no store at nothing" in done.stderr
     assert "cannot start" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    """asyncio turns Nagle's algorithm off for sockets that say that they are TCP, and for no others."""
+    with listen(ServiceConfig(store="store", port=0)) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_a_port_that_is_taken_is_named(served: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
