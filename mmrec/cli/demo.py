@@ -53,7 +53,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     of_model, of_store = f"--model {folder / 'model'}", f"--store {folder / 'store'}"
     print(f"\nAll of it to look at, in any browser: {_write_report(folder, model)}")
     print(
-        f"\nNext: mmrec recommend {of_model} --user user102 --k 10"
+        f"\nNext: mmrec serve {of_store} {of_model}     (a page to explore, at http://127.0.0.1:8000)"
+        f"\n      mmrec recommend {of_model} --user user102 --k 10"
         f"\n      mmrec explain {of_model} {of_store} --user user102 --item item050"
         f"\n      mmrec similar {of_model} --item item050"
         f"\n      mmrec search {of_store} {of_model} --user user102 'calm music'"
