@@ -17,6 +17,7 @@ from fastapi.telemetry import TelemetryConfig
 from mmrec.service.catalog_routes import catalog_routes
 from mmrec.service.config import ServiceConfig
 from mmrec.service.guards import API, Guards
+from mmrec.service.model_users import RETRY_SECONDS
 from mmrec.service.observing import Figures
 from mmrec.service.problems import DOCUMENTED, add_problem_handlers
 from mmrec.service.resources import Resources
@@ -47,7 +48,7 @@ def create_app(config: ServiceConfig, resources: Resources | None = None) -> Fas
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.resources = resources or await run_sync(Resources, config)
-        follower = asyncio.create_task(_follow(app.state.resources))
+        follower = asyncio.create_task(_follow(app.state.resources, figures))
         yield
         app.state.resources.is_stopping = True
         follower.cancel()
@@ -74,11 +75,18 @@ def create_app(config: ServiceConfig, resources: Resources | None = None) -> Fas
     return app
 
 
-async def _follow(resources: Resources) -> None:
-    """Take up what jobs publish; whatever goes wrong there, requests are answered from what is loaded."""
+async def _follow(resources: Resources, figures: Figures) -> None:
+    """Take up what jobs publish; requests are answered from what is loaded, and a figure says what is not taken up.
+
+    A fault of the service itself must not end this unseen: it is logged, counts as nothing taken up, and waits longer.
+    """
     while True:
         await asyncio.sleep(REFRESH_SECONDS)
         try:
-            await run_sync(resources.refresh)
+            left = await run_sync(resources.refresh)
         except Exception:
             logger.exception("what was published cannot be taken up")
+            figures.not_taken_up(1 + len(resources.models))
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            figures.not_taken_up(left)

@@ -157,20 +157,22 @@ class ServedModel:
         self.loaded = self._load()
         self._not_before = 0.0
 
-    def refresh(self) -> None:
+    def refresh(self) -> bool:
         """Load the current version where it is another one; requests that began go on with the one before.
 
-        One that cannot be loaded is tried again, after a while.
+        Returns whether the current one answers; one that cannot be loaded is tried again, after a while.
         """
         if time.monotonic() < self._not_before:
-            return
+            return False
         try:
             if current_version(self.folder) != self.loaded.version:
                 self.loaded = self._load()
                 logger.info("model %s: version %d answers from now on", self.name, self.loaded.version)
-        except MMRecError as error:
+        except (MMRecError, OSError) as error:
             logger.error("model %s: version %d goes on answering: %s", self.name, self.loaded.version, error)
             self._not_before = time.monotonic() + RETRY_SECONDS
+            return False
+        return True
 
     def _load(self) -> LoadedModel:
         while True:

@@ -37,10 +37,15 @@ class JsonFormatter(logging.Formatter):
 
 
 class Figures:
-    """Requests by route and status, and how long they took."""
+    """Requests by route and status, how long they took, and what was published but does not answer."""
 
     def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Histogram  # which reads the environment only once
+        from prometheus_client import (
+            CollectorRegistry,
+            Counter,
+            Gauge,
+            Histogram,
+        )  # which reads the environment only once
 
         self._registry = CollectorRegistry()
         labels = ["route", "method"]
@@ -48,6 +53,16 @@ class Figures:
         self._seconds = Histogram(
             "mmrec_request_seconds", "How long requests took", labels, registry=self._registry, buckets=BUCKETS
         )
+        self._not_taken_up = Gauge(
+            "mmrec_not_taken_up",
+            "Store and models whose published version cannot be loaded",
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+
+    def not_taken_up(self, count: int) -> None:
+        """Of the store and the models, how many have a version that could not be loaded."""
+        self._not_taken_up.set(count)
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests.labels(route, method, str(status)).inc()

@@ -16,7 +16,7 @@ from mmrec.service.config import ServiceConfig
 from mmrec.service.interaction_log import InteractionLog
 from mmrec.service.maps import ItemMaps, PlacedItems
 from mmrec.service.media_files import servable
-from mmrec.service.model_users import LoadedModel, ServedModel
+from mmrec.service.model_users import RETRY_SECONDS, LoadedModel, ServedModel
 from mmrec.service.previews import Previews
 from mmrec.service.problems import RequestProblem, not_found
 from mmrec.service.stored_items import StoredItems, state_of
@@ -44,17 +44,31 @@ class Resources:
         self.models = load_models(config) if models is None else models
         self.store = FeatureStore(config.store, encoder_set=config.encoder_set)
         self.searcher = Searcher(self.store)
+        self._is_followed = True
         self._read_items()
         self.maps, self.previews = ItemMaps(), Previews()
         self._duplicates: tuple[int, list[DuplicateGroup]] | None = None
         self.is_stopping = False
 
-    def refresh(self) -> None:
-        """Take up another version of the store, and of each model."""
-        if time.monotonic() >= self._next_read and state_of(self.store) != self.items.state:
-            self._read_items()
-        for model in self.models.values():
-            model.refresh()
+    def refresh(self) -> int:
+        """Take up another version of the store, and of each model; returns how many of these could not be taken up.
+
+        What cannot goes on answering as it was loaded, is tried again after a while, and keeps none of the others.
+        """
+        followed = [self._refresh_items(), *(model.refresh() for model in self.models.values())]
+        return followed.count(False)
+
+    def _refresh_items(self) -> bool:
+        if time.monotonic() < self._next_read:
+            return self._is_followed
+        try:
+            if state_of(self.store) != self.items.state:
+                self._read_items()
+            self._is_followed = True
+        except (MMRecError, OSError) as error:
+            logger.error("the items of %s stay as they were read: %s", self.store.folder, error)
+            self._next_read, self._is_followed = time.monotonic() + RETRY_SECONDS, False
+        return self._is_followed
 
     def _read_items(self) -> None:
         """Into memory; while a job writes, again and again, but for a small share of the time."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from pydantic import ValidationError
 
 from mmrec.errors import ChatError, Problem, Reason
@@ -91,7 +92,7 @@ class LocalChat:
         messages = question.messages(show_form=True)
         try:
             return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except Exception:  # noqa: BLE001 - templates are programs; some refuse a message of the system
+        except TemplateError:  # some templates refuse a message of the system
             text = f"{messages[0]['content']}\n\n{messages[1]['content']}"
             merged = [{"role": "user", "content": text}]
             return str(self._tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True))
