@@ -16,6 +16,7 @@ from mmrec.cli.logs import PROGRESS
 if TYPE_CHECKING:
     from fusion.config import FitProgress
     from mmrec.embedding import EmbedReport
+    from mmrec.understanding import UnderstandReport
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -73,6 +74,11 @@ def fit_progress() -> Iterator[Callable[[FitProgress], None]]:
             bar.update(task, total=progress.total_steps, completed=progress.step, words=_fit_words(progress))
 
         yield show
+
+
+def understand_progress() -> Callable[[UnderstandReport], None]:
+    """What was found out so far."""
+    return _lines(repr)
 
 
 def _lines(words: Callable[[T], str]) -> Callable[[T], None]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
+import os
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.logs import PROGRESS
 from mmrec.cli.output import add_command, add_json, add_store, count, fail, open_store, positive, share
-from mmrec.cli.progress import SECONDS_BETWEEN_LINES, stop_on_sigterm
+from mmrec.cli.progress import stop_on_sigterm, understand_progress
 from mmrec.errors import ChatError
 
 if TYPE_CHECKING:
     from mmrec.understanding import Budget, ChatModel, UnderstandReport
 
 TASKS = ("heard", "seen", "about")
-logger = logging.getLogger(PROGRESS)
 
 
 def add_understand_command(commands: Any) -> None:
@@ -87,7 +84,7 @@ def _understand(arguments: argparse.Namespace) -> int:
             retry_failed=arguments.retry_failed,
             budget=budget,
             limits=DecodeLimits(workers=arguments.workers, timeout_seconds=arguments.timeout),
-            progress=_progress(),
+            progress=understand_progress(),
         )
     print(json.dumps(report.as_dict()) if arguments.json else "\n".join(_lines(report, tasks, budget)))
     if report.share_failed() > arguments.max_failures:
@@ -119,25 +116,11 @@ def _tasks(arguments: argparse.Namespace) -> list[str]:
 
 
 def _model(arguments: argparse.Namespace) -> ChatModel:
-    import os
-
     from mmrec.understanding import LocalChat, ServerChat
 
     if arguments.server or (os.environ.get("OPENAI_BASE_URL") and not os.path.exists(arguments.model)):
         return ServerChat(arguments.model, url=arguments.server, concurrency=arguments.concurrency)
     return LocalChat(arguments.model, device=arguments.device)
-
-
-def _progress() -> Any:
-    said = time.monotonic()
-
-    def say(report: UnderstandReport) -> None:
-        nonlocal said
-        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
-            logger.info("%r", report)
-
-    return say
 
 
 def _lines(report: UnderstandReport, tasks: list[str], budget: Budget) -> list[str]:

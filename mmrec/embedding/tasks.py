@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from mmrec.catalog import Catalog, Item
 from mmrec.embedding.identity import ABSENT, MediaIdentity, identified
 from mmrec.embedding.presets import Preset
 from mmrec.errors import CatalogError, Reason, StoreError
-from mmrec.store import HASH_CHARACTERS, MODALITIES, Features, FeatureStore, Kept, Modality, StoredKeys, StoredRow
+from mmrec.store import MODALITIES, Features, FeatureStore, Kept, Modality, StoredKeys, StoredRow, digest
 
 _TOLD_BY_THE_FILE = frozenset({Reason.NO_STREAM, Reason.NOT_WANTED})  # the file was read, or the preset does not ask
 
@@ -158,7 +156,7 @@ def tasks_of(
         content["text"] = text or content["visual"]
         if item.item_id in words:
             content["text"] = [content["text"], words[item.item_id]]
-        now = {modality: _digest(content[modality], fingerprints.get(modality)) for modality in MODALITIES}
+        now = {modality: digest(content[modality], fingerprints.get(modality)) for modality in MODALITIES}
         absent = set() if media.content else {m for m in MODALITIES if m != "text" or not text}
         todo = {m for m in MODALITIES if _is_to_be_embedded(m, now[m], m in absent, m in fingerprints, stored, policy)}
         if "text" in todo and not text and media.content:  # its words are those of the file, which is opened for them
@@ -176,7 +174,7 @@ def tasks_of(
             todo=frozenset(todo),
             kept=kept,
             keys=now,
-            catalog_key=_digest(item.title, item.description, item.tags, item.language, sorted(item.metadata.items())),
+            catalog_key=digest(item.title, item.description, item.tags, item.language, sorted(item.metadata.items())),
             media=media,
             stored=stored,
             has_words=item.item_id in words,
@@ -225,7 +223,3 @@ def keep_what_is_lost(features: Features, policy: Policy) -> Features:
 def _same_source(modality: Modality) -> frozenset[Modality]:
     """The modalities that come and go together."""
     return frozenset({"text"} if modality == "text" else {"visual", "audio"})
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=HASH_CHARACTERS // 2).hexdigest()

@@ -44,7 +44,7 @@ class Resources:
         self.models = load_models(config) if models is None else models
         self.store = FeatureStore(config.store, encoder_set=config.encoder_set)
         self.searcher = Searcher(self.store)
-        self._is_followed = True
+        self._is_followed, self._next_read = True, 0.0
         self._read_items()
         self.maps, self.previews = ItemMaps(), Previews()
         self._duplicates: tuple[int, list[DuplicateGroup]] | None = None

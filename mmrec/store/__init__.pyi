@@ -16,6 +16,7 @@ from .findings import neighbours_joined as neighbours_joined
 from .importing import import_features as import_features
 from .keys import HASH_CHARACTERS as HASH_CHARACTERS
 from .keys import StoredKeys as StoredKeys
+from .keys import digest as digest
 from .labels import LabelledItem as LabelledItem
 from .labels import StoredLabels as StoredLabels
 from .rows import token_matrix as token_matrix

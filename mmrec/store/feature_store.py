@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from mmrec.errors import StoreError
 from mmrec.store.exporting import export_npy, export_parquet
 from mmrec.store.features import MODALITIES, Features, Modality, Status
+from mmrec.store.findings import Findings
 from mmrec.store.keys import KEY_COLUMNS, StoredKeys
 from mmrec.store.labels import StoredLabels
 from mmrec.store.rows import ADDED_COLUMNS, SCHEMA, changed_columns, mean_tokens, to_features, to_table
@@ -237,12 +238,13 @@ class FeatureStore:
                 self._items.add(pa.table({name: values[name] for name in SCHEMA.names}, schema=SCHEMA))
 
     def prune(self, keep: Iterable[str]) -> int:
-        """Delete the rows of all other items, and their labels; returns how many rows."""
+        """Delete the rows of all other items, their labels and findings; returns how many rows."""
         ids = pa.table({"item_id": pa.array(keep, pa.string())})
         with self._tables.errors():
             result = self._items.merge_insert("item_id").when_not_matched_by_source_delete().execute(ids)
             self._replaced_rows += result.num_deleted_rows
             self.labels.prune(ids)
+            Findings(self).prune(ids)
             return int(result.num_deleted_rows)
 
     def compact(self, keep_versions: timedelta = KEEP_VERSIONS) -> None:

@@ -8,14 +8,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import filelock
 import pyarrow as pa
 
-from mmrec.errors import Problem, Reason, StoreError
-from mmrec.store.feature_store import FeatureStore
-from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions, text_literal
+from mmrec.errors import Problem, Reason
+from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions, held, text_literal
+
+if TYPE_CHECKING:
+    from mmrec.store.feature_store import FeatureStore
 
 FINDINGS_TABLE = "findings"
 FindingTask = Literal["heard", "seen", "about"]
@@ -97,16 +99,8 @@ class Findings:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """The right to write them, beside a job that embeds; `StoreError` at once where another process holds it."""
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise StoreError(f"the items of store {self._folder} are being understood by another process") from None
-        except OSError as error:
-            raise StoreError(f"store {self._folder} cannot be written: {error.strerror or error}") from error
-        try:
+        with held(self._lock, self._folder, "is being looked into by another process, which understands its items"):
             yield
-        finally:
-            self._lock.release()
 
     def keys(self, task: FindingTask) -> dict[str, str]:
         """The key of each item's finding."""
@@ -158,6 +152,13 @@ class Findings:
             table = self._tables.open(FINDINGS_TABLE, _SCHEMA, create=True)
             upsert = table.merge_insert(["item_id", "task"]).when_matched_update_all().when_not_matched_insert_all()
             upsert.execute(rows)
+
+    def prune(self, kept: pa.Table) -> None:
+        """Delete the findings of all items but those whose `item_id` is in a table."""
+        if self._tables.has(FINDINGS_TABLE):
+            with self._tables.errors():
+                table = self._tables.existing(FINDINGS_TABLE)
+                table.merge_insert("item_id").when_not_matched_by_source_delete().execute(kept)
 
     def compact(self) -> None:
         if self._tables.has(FINDINGS_TABLE):

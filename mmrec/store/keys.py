@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,17 @@ from mmrec.store.features import MODALITIES, Modality, Status, StoredRow
 
 HASH_CHARACTERS: Final = 16
 """Of hexadecimal: all hashes in a row are of 64 bits. Two are compared only for one item."""
+
+
+def digest(*parts: Any) -> str:
+    """A hash of values that JSON knows, as keys are.
+
+    >>> from mmrec.store import digest
+    >>> digest("a title", ["a", "tag"])
+    '1ab9841eee5b8540'
+    """
+    return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=HASH_CHARACTERS // 2).hexdigest()
+
 
 _OF_THE_ROW = ("catalog_key", "media_state", "media_hash")
 _OF_A_MODALITY = ("with_tokens", "faulty", "stale", "worth_retrying")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -81,10 +79,6 @@ class SearchColumns(Mapping[str, SearchColumn]):
         """What the tables that are searched hold of a row."""
         own = {f"c{number}": _VALUES[kind](metadata.get(name)) for number, (name, kind) in enumerate(self.own.items())}
         return {name: row[name] for name in _OF_THE_ROW} | own
-
-
-def digest(*parts: Any) -> str:
-    return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=8).hexdigest()
 
 
 def _number(value: Any) -> float | None:

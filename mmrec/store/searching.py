@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from mmrec.store.feature_store import FeatureStore
 from mmrec.store.features import MODALITIES, Modality
 from mmrec.store.findings import Findings, TimedText
+from mmrec.store.keys import digest
 from mmrec.store.rows import token_matrix
-from mmrec.store.search_columns import READ, SearchColumns, digest
+from mmrec.store.search_columns import READ, SearchColumns
 from mmrec.store.search_vectors import vector_rows, vector_schema
 from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions, text_literal
 

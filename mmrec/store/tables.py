@@ -63,18 +63,8 @@ class Tables:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the right to write; `StoreError` at once where another process holds it."""
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise StoreError(
-                f"store {self.folder} is being written by another job: wait for it, or use another folder"
-            ) from None
-        except OSError as error:
-            raise StoreError(f"store {self.folder} cannot be written: {error.strerror or error}") from error
-        try:
+        with held(self._lock, self.folder, "is being written by another job: wait for it, or use another folder"):
             yield
-        finally:
-            self._lock.release()
 
     def open(self, name: str, schema: pa.Schema, *, create: bool, added: Collection[str] = ()) -> Any:
         """Open a table, made where it is not there and `create` is set.
@@ -119,6 +109,21 @@ class Tables:
                 table.add_columns(pa.schema(missing))
             if outdated := [name for name in table.schema.names if name not in schema.names]:
                 table.drop_columns(outdated)
+
+
+@contextmanager
+def held(lock: filelock.BaseFileLock, folder: Path, busy: str) -> Iterator[None]:
+    """Hold a lock of a store; `StoreError` at once where another process holds it, or it cannot be had."""
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise StoreError(f"store {folder} {busy}") from None
+    except OSError as error:
+        raise StoreError(f"store {folder} cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def versions(table: Any) -> list[Version]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +14,7 @@ from mmrec.catalog import Item
 from mmrec.embedding import DecodeLimits, decode_items
 from mmrec.errors import ChatError, Problem
 from mmrec.media import DecodedMedia
-from mmrec.store import FINDING_TASKS, FeatureStore, Finding, Findings, FindingTask, Modality
+from mmrec.store import FINDING_TASKS, FeatureStore, Finding, Findings, FindingTask, Modality, digest
 from mmrec.understanding.about import about_question
 from mmrec.understanding.chat import ChatModel, Question, Usage
 from mmrec.understanding.screen_text import FRAMES, ScreenReader
@@ -198,7 +196,7 @@ def _of_media(
         for row in _rows(store, _READ):
             if row["media"] is None:
                 continue
-            keys = {task: _digest(row["media_hash"], finder.fingerprint) for task, finder in finders.items()}
+            keys = {task: digest(row["media_hash"], finder.fingerprint) for task, finder in finders.items()}
             new = {task: key for task, key in keys.items() if done[task].get(row["item_id"]) != key}
             report.known.update(keys.keys() - new.keys())
             if new:
@@ -262,7 +260,7 @@ class _Asking:
             found = self.findings.of([row["item_id"] for row in rows])
             for row in rows:
                 question = about_question(_known_of(row, found.get(row["item_id"], {})), language=self.language)
-                key = _digest(question.digest, self.model.fingerprint)
+                key = digest(question.digest, self.model.fingerprint)
                 if not question.data:
                     self.report.empty["about"] += 1
                 elif done.get(row["item_id"]) == key:
@@ -353,7 +351,3 @@ def _count(report: UnderstandReport, task: str, has_value: bool, problem: Proble
         report.found[task] += 1
     else:
         report.empty[task] += 1
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()

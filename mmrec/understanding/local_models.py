@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +15,9 @@ from pydantic import ValidationError
 
 from mmrec.errors import ChatError, Problem, Reason
 from mmrec.understanding.chat import Answer, Question, Usage, invalid, parse
+from mmrec.understanding.weights import weights_digest
 
 BATCH_SIZES = {"cpu": 1, "cuda": 16}
-HASHED_BYTES = 2**20
-"""Of the head and the tail of each file of weights."""
 
 
 class LocalChat:
@@ -61,7 +59,7 @@ class LocalChat:
         self._batch_size = batch_size or BATCH_SIZES.get(self._model.device.type, 1)
         self._context = int(getattr(text_config, "max_position_embeddings", 0) or 2**31)
         self.name = path.name if path.exists() else model
-        self._fingerprint = _weights_digest(path) if path.exists() else f"hub:{model}"
+        self._fingerprint = weights_digest(model)
 
     @property
     def fingerprint(self) -> str:
@@ -143,16 +141,3 @@ class _GrammarMask:
             fill_next_token_bitmask(matcher, bits_BV, row)
         allowed_BV = np.unpackbits(bits_BV.view(np.uint8), axis=1, bitorder="little")[:, : scores.shape[-1]]
         return scores.masked_fill(torch.from_numpy(allowed_BV == 0).to(scores.device), -torch.inf)
-
-
-def _weights_digest(path: Path) -> str:
-    hashed = hashlib.blake2b(digest_size=8)
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-    for file in files:
-        size = file.stat().st_size
-        hashed.update(f"{file.name} {size}".encode())
-        with file.open("rb") as opened:
-            hashed.update(opened.read(HASHED_BYTES))
-            opened.seek(max(0, size - HASHED_BYTES))
-            hashed.update(opened.read())
-    return hashed.hexdigest()

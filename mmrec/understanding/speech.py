@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mmrec.errors import ChatError
 from mmrec.media import SoundPlan, SoundSampling
+from mmrec.understanding.weights import weights_digest
 
 SAMPLE_RATE = 16_000
 SOUND = SoundPlan(sampling=SoundSampling(mode="all", window_seconds=600.0, count=48), sample_rate=SAMPLE_RATE)
@@ -46,7 +47,7 @@ class Transcriber:
             words = str(error).strip().splitlines() or [type(error).__name__]
             raise ChatError(f"speech model {model!r} cannot be loaded: {words[0]}") from error
         self.name = Path(model).name
-        self.fingerprint = f"whisper:{self.name}:{_weights_size(model)}:{VERSION}"
+        self.fingerprint = f"whisper:{weights_digest(model)}:{VERSION}"
 
     def transcribe(
         self, windows: Sequence[NDArray[np.float32]], spans: Sequence[tuple[float, float]]
@@ -93,8 +94,3 @@ def joined(windows: Sequence[NDArray[np.float32]], spans: Sequence[tuple[float, 
     for start, window in zip(starts, windows, strict=True):
         samples_S[start : start + len(window)] = window
     return samples_S
-
-
-def _weights_size(model: str) -> int:
-    weights = Path(model) / "model.bin"
-    return weights.stat().st_size if weights.exists() else 0

@@ -16,6 +16,7 @@ from mmrec.cli import main
 from mmrec.errors import ChatError, Reason
 from mmrec.store import Finding, Findings
 from mmrec.understanding import Budget, ServerChat, estimate, understand
+from mmrec.understanding.weights import weights_digest
 
 PRESET = """
 visual: {kind: descriptors}
@@ -156,8 +157,25 @@ def test_a_file_that_is_away_takes_nothing_away(tmp_path: Path, monkeypatch: pyt
     assert Findings(store).of(["a"])["a"]["seen"].text == "NEWS"
 
 
+def test_what_was_found_out_leaves_with_its_item(store: mmrec.FeatureStore) -> None:
+    with chat_server(by_title) as server:
+        understand(store, model=ServerChat("fake", url=server.url))
+    store.prune(["i1", "i2"])
+    assert sorted(Findings(store).keys("about")) == ["i1", "i2"]
+
+
+def test_other_weights_under_the_same_name_are_another_model(tmp_path: Path) -> None:
+    models = [tmp_path / name / "whisper" for name in "ab"]
+    for number, folder in enumerate(models):
+        folder.mkdir(parents=True)
+        (folder / "model.bin").write_bytes(bytes([number]) * 4_000_000)
+    assert weights_digest(str(models[0])) != weights_digest(str(models[1]))
+    assert weights_digest("small") == "hub:small"
+
+
 def test_a_second_run_at_the_same_time_is_refused(store: mmrec.FeatureStore) -> None:
-    with Findings(store).lock(), chat_server(by_title) as server, pytest.raises(mmrec.StoreError, match="another"):
+    refused = pytest.raises(mmrec.StoreError, match="by another process")
+    with Findings(store).lock(), chat_server(by_title) as server, refused:
         understand(store, model=ServerChat("fake", url=server.url))
 
 
