@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_json, add_store, count, fail, open_store, positive, share
@@ -23,7 +24,7 @@ def add_understand_command(commands: Any) -> None:
     understand = add_command(commands, "understand", _understand, summary)
     add_store(understand)
     understand.add_argument(
-        "--tasks", default="", metavar="LIST", help="of heard, seen, about (default: those that have a model; seen)"
+        "--tasks", default="", metavar="LIST", help="of heard, seen, about (default: all that are possible)"
     )
     understand.add_argument(
         "--speech-model", default="", metavar="DIR|NAME", help="Whisper in CTranslate2's form, as small: for heard"
@@ -108,10 +109,13 @@ def _tasks(arguments: argparse.Namespace) -> list[str]:
         )
     if named:
         return named
-    able = {"heard": arguments.speech_model, "seen": True, "about": arguments.model}
-    lacking = [f"{task} ({option})" for task, option in (("heard", "--speech-model"), ("about", "--model"))]
-    if not able["heard"] and not able["about"]:
-        print(f"mmrec: without a model only text on screen is read; not done: {', '.join(lacking)}", file=sys.stderr)
+    able = {"heard": arguments.speech_model, "seen": find_spec("rapidocr") is not None, "about": arguments.model}
+    lacking = {"heard": "--speech-model", "seen": "pip install 'mmrec[ocr]'", "about": "--model"}
+    left_out = [f"{task} ({needed})" for task, needed in lacking.items() if not able[task]]
+    if not any(able.values()):
+        raise ChatError(f"there is nothing to find out by; what each task needs: {', '.join(left_out)}")
+    if left_out:
+        print(f"mmrec: not done: {', '.join(left_out)}", file=sys.stderr)
     return [task for task in TASKS if able[task]]
 
 

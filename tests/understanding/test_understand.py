@@ -157,6 +157,29 @@ def test_a_file_that_is_away_takes_nothing_away(tmp_path: Path, monkeypatch: pyt
     assert Findings(store).of(["a"])["a"]["seen"].text == "NEWS"
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_what_is_possible_is_done_and_a_line_says_what_the_rest_needs(
+    store: mmrec.FeatureStore, installed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mmrec import understanding
+    from mmrec.cli import understanding as command
+
+    class Reader:
+        name = fingerprint = "reader"
+
+    monkeypatch.setattr(command, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(understanding, "ScreenReader", Reader)
+    with chat_server(by_title) as server:
+        asked = ["understand", "--store", str(store.folder), "--model", "fake", "--server", server.url, "--json"]
+        assert main(asked) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["found"] == {"about": 12}
+    assert "heard (--speech-model)" in printed.err
+    assert ("seen (pip install 'mmrec[ocr]')" in printed.err) is not installed
+    if not installed:
+        assert main(["understand", "--store", str(store.folder)]) == 1
+
+
 def test_what_was_found_out_leaves_with_its_item(store: mmrec.FeatureStore) -> None:
     with chat_server(by_title) as server:
         understand(store, model=ServerChat("fake", url=server.url))
