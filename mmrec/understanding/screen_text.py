@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from itertools import groupby
@@ -33,8 +32,7 @@ class ScreenReader:
             from rapidocr import RapidOCR
         except ImportError:
             raise ChatError("text on screen needs rapidocr: pip install 'mmrec[ocr]'") from None
-        logging.getLogger("RapidOCR").setLevel(logging.WARNING)
-        self._engine: Any = RapidOCR(params={"Global.log_level": "warning"})
+        self._engine: Any = RapidOCR(params={"Global.log_level": "error"})
         self.name = f"rapidocr {version('rapidocr')}"
         self.fingerprint = f"{self.name}:{VERSION}"
 
