@@ -306,7 +306,7 @@ def test_an_explanation_is_that_of_python(api: TestClient, served: Path, model: 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """What a JSON value holds, by where it stands."""
-    if not isinstance(value, dict | list):
+    if not isinstance(value, dict | list | tuple):
         return {path: value}
     inside = value.items() if isinstance(value, dict) else enumerate(value)
     return {name: leaf for key, part in inside for name, leaf in leaves(part, f"{path}/{key}").items()}
