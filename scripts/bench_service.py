@@ -276,7 +276,7 @@ async def hostile(url: str, count: int, clients: int) -> Counter[Any]:
 
 
 async def outcome(http: httpx.AsyncClient, rng: random.Random) -> Any:
-    """Of one request: its status, `file`, or `none` where the connection was closed."""
+    """Of one request: its status, `file`, `dropped` where it got no answer, or `unsent` where it made no request."""
     names = ("item_id", "user_id", "where", "prefix", "by", "k", "offset", "width", "seconds", "color", "model")
     try:
         if rng.random() < 0.5:
@@ -290,14 +290,17 @@ async def outcome(http: httpx.AsyncClient, rng: random.Random) -> Any:
             text = rng.choice([*TEXTS, json.dumps({"users": [rng.choice(IDS)], "k": 10**6, "items": IDS})])
             method = rng.choice(["POST", "PUT", "DELETE", "PATCH"])
             answer = await http.request(method, f"/api/v1/{rng.choice(POSTS)}", content=text.encode(), headers=headers)
-    except (httpx.TransportError, httpx.InvalidURL):
-        return "none"
+    except httpx.InvalidURL:
+        return "unsent"
+    except httpx.TransportError:
+        return "dropped"
     kind = answer.headers.get("content-type", "")
     return answer.status_code if kind.startswith(("application/", "text/")) or not answer.content else "file"
 
 
 def failures(statuses: Counter[Any]) -> int:
-    return sum(count for status, count in statuses.items() if isinstance(status, int) and status >= 500)
+    """Errors of the service, and requests that it did not answer."""
+    return statuses["dropped"] + sum(n for status, n in statuses.items() if isinstance(status, int) and status >= 500)
 
 
 def lost(folder: Path, arguments: argparse.Namespace) -> int:

@@ -58,6 +58,12 @@ class _Part:
 _Encoded = tuple[Modality, list[_Part], Vectors, float]
 
 
+@dataclass(frozen=True)
+class _Batch:
+    number: int
+    bytes: int
+
+
 class Packer:
     """Collects parts by modality and shape, and has a group encoded as soon as it fills a batch.
 
@@ -65,7 +71,8 @@ class Packer:
     the encoders where more than `MAX_WAITING_BYTES` are on their way through them. Where a thread has nothing to do, a
     group that has waited for `MAX_WAITING_SECONDS` is encoded as it is.
 
-    An item that an encoder refused waits for the next that it encodes, which shows that the item was the fault.
+    An item that an encoder refused waits for one of the same batch or a later one that it encodes, which shows that
+    the item was the fault.
     `EncoderError` is raised where `MAX_REFUSED_IN_A_ROW` wait: the encoder or the machine is broken, not the items.
     """
 
@@ -77,8 +84,9 @@ class Packer:
         self._sizes = {modality: batch_size or defaults[modality] for modality in loaded.encoders}
         self._groups: dict[tuple[Modality, Any], list[_Part]] = {}
         self._since: dict[tuple[Modality, Any], float] = {}
-        self._running: dict[Future[_Encoded], int] = {}
-        self._refused: dict[Modality, list[Features]] = {modality: [] for modality in loaded.encoders}
+        self._running: dict[Future[_Encoded], _Batch] = {}
+        self._started = 0
+        self._refused: dict[Modality, list[tuple[int, Features]]] = {modality: [] for modality in loaded.encoders}
         self._bytes = 0
         self._stage_seconds = stage_seconds
 
@@ -107,7 +115,7 @@ class Packer:
         while self._running:
             yield from self._finished(wait=True)
         for refused in self._refused.values():
-            yield from refused
+            yield from (features for _, features in refused)
             refused.clear()
 
     def _is_ready(self, key: tuple[Modality, Any]) -> bool:
@@ -171,7 +179,8 @@ class Packer:
         if rest:
             self._groups[key], self._since[key] = rest, time.monotonic()
         future = self._threads.submit(self._encode_timed, modality, parts)
-        self._running[future] = sum(_size(part.data) for part in parts)
+        self._started += 1
+        self._running[future] = _Batch(self._started, sum(_size(part.data) for part in parts))
 
     def _finished(self, *, wait: bool = False) -> Iterator[Features]:
         """The items that became complete; waits for a batch if asked to, or while too much is in memory."""
@@ -186,29 +195,31 @@ class Packer:
                 return
             wait = False
             for future in done:
-                self._bytes -= self._running.pop(future)
-                yield from self._deliver(future.result())
+                batch = self._running.pop(future)
+                self._bytes -= batch.bytes
+                yield from self._deliver(future.result(), batch.number)
 
-    def _deliver(self, encoded: _Encoded) -> Iterator[Features]:
+    def _deliver(self, encoded: _Encoded, batch: int) -> Iterator[Features]:
         modality, parts, vectors_ND, seconds = encoded
         self._stage_seconds[modality] += seconds
         for part, vector_D in zip(parts, vectors_ND, strict=True):
             part.draft.vectors[modality][part.place] = vector_D
             part.draft.outstanding -= 1
             if part.draft.outstanding == 0:
-                yield from self._settled(_finish(part.draft, self._loaded))
+                yield from self._settled(_finish(part.draft, self._loaded), batch)
 
-    def _settled(self, features: Features) -> Iterator[Features]:
+    def _settled(self, features: Features, batch: int) -> Iterator[Features]:
         """The item, and those that it clears of having met a broken encoder; none where it may have met one itself."""
         for modality in features.tokens:
-            yield from self._refused[modality]
-            self._refused[modality] = []
+            refused = self._refused[modality]
+            yield from (one for number, one in refused if number <= batch)
+            self._refused[modality] = [entry for entry in refused if entry[0] > batch]
         refusal = _refusal(features)
         if refusal is None:
             yield features
             return
         modality, problem = refusal
-        self._refused[modality].append(features)
+        self._refused[modality].append((batch, features))
         if len(self._refused[modality]) >= MAX_REFUSED_IN_A_ROW:
             name = self._loaded.encoders[modality].name
             raise EncoderError(
