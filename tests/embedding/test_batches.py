@@ -155,7 +155,7 @@ def test_an_encoder_that_breaks_later_ends_the_job_and_what_is_done_is_stored(
     def is_broken(text: str) -> bool:
         number = int(text.split()[-1])
         if number == last:
-            time.sleep(0.3)  # beside the first that is refused, which it does not clear
+            time.sleep(0.01)  # beside the first that is refused, which it does not clear
         return number > last
 
     break_texts(monkeypatch, is_broken)
