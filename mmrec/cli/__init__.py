@@ -22,7 +22,7 @@ from mmrec.cli.output import escape_what_cannot_be_shown, fail
 from mmrec.cli.rankings import add_ranking_commands
 from mmrec.cli.reporting import add_report_command
 from mmrec.cli.searching import add_search_command
-from mmrec.cli.serving import add_serve_command, without_secrets
+from mmrec.cli.serving import add_export_interactions_command, add_serve_command, without_secrets
 from mmrec.cli.stores import add_store_commands
 from mmrec.cli.tagging import add_tag_command
 from mmrec.cli.tuning import add_tuning_commands
@@ -95,5 +95,6 @@ def _parser() -> argparse.ArgumentParser:
     add_duplicates_command(commands)
     add_report_command(commands)
     add_serve_command(commands)
+    add_export_interactions_command(commands)
     add_understand_command(commands)
     return parser

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrec.cli.output import add_command, add_store, count, positive
+from mmrec.cli.output import add_command, add_fold, add_store, count, positive
 from mmrec.errors import MMRecError, ServiceError
 
 OPTION, TOKEN_VARIABLE = "--token", "MMREC_TOKEN"
@@ -35,6 +35,7 @@ def add_serve_command(commands: Any) -> None:
     serve.add_argument(
         "--media-root", type=Path, metavar="DIR", help="serve media below it alone, links resolved (default: as found)"
     )
+    add_fold(serve)
     serve.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1; any other needs a token)")
     serve.add_argument("--port", type=int, default=8000, help="(default: 8000; 0 is any that is free)")
     token = serve.add_mutually_exclusive_group()
@@ -49,6 +50,29 @@ def add_serve_command(commands: Any) -> None:
     )
 
 
+def add_export_interactions_command(commands: Any) -> None:
+    words = "write what the service was told of users as a file of interactions"
+    export = add_command(commands, "export-interactions", _export_interactions, words)
+    export.add_argument("--state", type=Path, required=True, metavar="FILE", help="the SQLite file of the service")
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="a .csv or .parquet file, as --interactions take it"
+    )
+
+
+def _export_interactions(arguments: argparse.Namespace) -> int:
+    from mmrec.evaluation import write_interactions
+    from mmrec.service import InteractionLog
+
+    if not arguments.state.is_file():
+        raise ServiceError(f"there is no file {arguments.state}: expected that of live interactions of `mmrec serve`")
+    interactions = InteractionLog(arguments.state).interactions()
+    if interactions is None:
+        raise ServiceError(f"{arguments.state} has no interactions: nobody told the service of any")
+    write_interactions(interactions, arguments.out)
+    print(f"{len(interactions)} interactions of {len(interactions.user_ids)} users in {arguments.out}")
+    return 0
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     try:
         from mmrec.service import JsonFormatter, ServiceConfig, serve
@@ -61,6 +85,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         models=arguments.model,
         state=arguments.state,
         media_root=arguments.media_root,
+        fold=arguments.fold,
         host=arguments.host,
         port=arguments.port,
         token=_token(arguments),

@@ -25,6 +25,7 @@ class ServiceConfig:
             as `model.interactions.sqlite`.
         media_root: media are served from below this folder alone; by default the deepest folder that all of the
             catalog's media lie in.
+        fold: what `mmrec duplicates --json` printed: of items that are the same, lists and searches show the best one.
         host, port: where it listens. Anything but this machine needs a `token`.
         token: what requests must bring as `Authorization: Bearer ...`; empty: none is asked for.
         workers: processes that answer.
@@ -43,6 +44,7 @@ class ServiceConfig:
     models: Sequence[str | Path] = ()
     state: str | Path | None = None
     media_root: str | Path | None = None
+    fold: str | Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     token: str = ""

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmrec.errors import MMRecError, ModelError, StoreError
 from mmrec.recommending import Recommender, current_version, model_lock
-from mmrec.searching import DuplicateGroup, Searcher, find_duplicates, group_duplicates
+from mmrec.searching import Copies, DuplicateGroup, Searcher, find_duplicates, group_duplicates
 from mmrec.service.config import ServiceConfig
 from mmrec.service.interaction_log import InteractionLog
 from mmrec.service.maps import ItemMaps, PlacedItems
@@ -44,6 +44,7 @@ class Resources:
         self.models = load_models(config) if models is None else models
         self.store = FeatureStore(config.store, encoder_set=config.encoder_set)
         self.searcher = Searcher(self.store)
+        self.copies = None if config.fold is None else Copies.read(config.fold)
         self._is_followed, self._next_read = True, 0.0
         self._read_items()
         self.maps, self.previews = ItemMaps(), Previews()

@@ -91,6 +91,7 @@ def _answer(opened: Resources, body: SearchRequest, media: Sequence[Path]) -> Se
         modalities=body.modalities,
         weights=body.weights,
         diversity=body.diversity,
+        fold=opened.copies,
         taste=None if body.user_id is None else _taste(opened.model(body.model), body.user_id),
     )
     if body.moments:

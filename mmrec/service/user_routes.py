@@ -83,6 +83,7 @@ def recommend(opened: Opened, body: RecommendRequest) -> RecommendAnswer:
         candidates=body.candidates,
         diversity=body.diversity,
         explore_share=body.explore_share,
+        fold=opened.copies,
     )
     lists = [
         RecommendedList(

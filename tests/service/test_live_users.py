@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from served import MakeClient
 from starlette.testclient import TestClient
 
 from mmrec import Recommender
+from mmrec.cli import main
+from mmrec.evaluation import read_interactions
 from mmrec.recommending import list_versions
 from mmrec.service.interaction_log import InteractionLog
 
@@ -76,6 +80,48 @@ def test_another_process_sees_what_was_added_and_a_restart_keeps_it(start: MakeC
     add(other, ("user00", "goal-1"))
     assert history(one, "user00")[:2] == ["goal-1", "goal-0"]
     assert listed(one, "user00") == listed(other, "user00") == listed(start(), "user00")
+
+
+def test_live_interactions_become_a_part_of_the_next_history(
+    start: MakeClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = start()
+    add(api, ("somebody", "jazz-0", 1.0, 1e9), ("somebody", "jazz-1", -1.0), ("user00", "goal-0"))
+    state, folder = str(api.app.state.config.state_path), tmp_path / "history"  # type: ignore[attr-defined]
+    folder.mkdir()
+    assert main(["export-interactions", "--state", state, "--out", str(folder / "live.parquet")]) == 0
+    assert "3 interactions of 2 users" in capsys.readouterr().out
+    found = read_interactions(folder)
+    rows = zip(found.user_rows, found.item_rows, found.weights, strict=True)
+    assert [(found.user_ids[user], found.item_ids[item], float(weight)) for user, item, weight in rows] == [
+        ("somebody", "jazz-0", 1.0), ("somebody", "jazz-1", -1.0), ("user00", "goal-0", 1.0),
+    ]  # fmt: skip
+    assert found.timestamps is not None
+    assert found.timestamps[0] == 1e9 and abs(found.timestamps[1] - time.time()) < 600
+
+
+def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing, out = tmp_path / "live.sqlite", str(tmp_path / "live.csv")
+    assert main(["export-interactions", "--state", str(missing), "--out", out]) == 1
+    assert f"there is no file {missing}" in capsys.readouterr().err
+    assert not missing.exists()
+    InteractionLog(missing)
+    assert main(["export-interactions", "--state", str(missing), "--out", out]) == 1
+    assert "has no interactions" in capsys.readouterr().err
+    missing.with_name("text").write_text("no SQLite file, but of some length")
+    assert main(["export-interactions", "--state", str(tmp_path / "text"), "--out", out]) == 1
+    assert "file is not a database" in capsys.readouterr().err
+
+
+def test_of_copies_lists_and_searches_show_one(start: MakeClient, tmp_path: Path) -> None:
+    best, second, *_ = listed(start(), "user00")
+    (tmp_path / "same.json").write_text(json.dumps({"pairs": [[best, second]]}))
+    folding = start(fold=tmp_path / "same.json")
+    assert best in listed(folding, "user00") and second not in listed(folding, "user00")
+    wanted = {"items": ["jazz-0"], "modalities": ["text"], "k": 100}
+    found = [result["item"]["item_id"] for result in folding.post("/api/v1/search", json=wanted).json()["results"]]
+    unfolded = [result["item"]["item_id"] for result in start().post("/api/v1/search", json=wanted).json()["results"]]
+    assert len(found) == len(unfolded) - 1 and set(unfolded) - set(found) <= {best, second}
 
 
 def test_what_if_changes_nothing(start: MakeClient, model: Recommender) -> None:
