@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import pyarrow as pa
 from mmrec.errors import MMRecError, StoreError
 
 LONGEST_READ = timedelta(hours=1)
+CLIENT_OF_SERVERS = "lance_namespace_urllib3_client"
 RUN_ID_FORMAT = "%Y%m%dT%H%M%S.%f"  # the second when it started, UTC
 
 
@@ -27,6 +30,34 @@ class Version:
     time: datetime
     rows: int
     tag: str = ""
+
+
+def _lancedb() -> Any:
+    _defer(CLIENT_OF_SERVERS)
+    import lancedb
+
+    return lancedb
+
+
+def _defer(package: str) -> None:
+    """Have what a package imports imported when somebody asks it for a name; its modules are found as ever.
+
+    LanceDB imports a client of servers that no store of a folder has, which takes longer than the rest of it.
+    """
+    spec = importlib.util.find_spec(package)
+    if package in sys.modules or spec is None or spec.loader is None:
+        return
+    module, loader = importlib.util.module_from_spec(spec), spec.loader
+
+    def load(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        del module.__getattr__
+        loader.exec_module(module)
+        return getattr(module, name)
+
+    module.__getattr__ = load  # type: ignore[method-assign]
+    sys.modules[package] = module
 
 
 def has_table(folder: Path, name: str) -> bool:
@@ -42,12 +73,10 @@ class Tables:
     """The tables of one folder. Reads see what any process has committed; nothing is kept open between them."""
 
     def __init__(self, folder: Path) -> None:
-        import lancedb
-
         self.folder = folder
         with self.errors():
             folder.mkdir(parents=True, exist_ok=True)
-            self._database = lancedb.connect(folder, read_consistency_interval=timedelta(0))
+            self._database = _lancedb().connect(folder, read_consistency_interval=timedelta(0))
         self._lock = filelock.FileLock(folder / "writer.lock")
 
     @contextmanager

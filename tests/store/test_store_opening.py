@@ -197,3 +197,17 @@ def test_a_store_on_another_machine_is_refused_in_words(tmp_path: Path, monkeypa
         with pytest.raises(StoreError, match="s3://bucket/store is a URL: only local paths"):
             FeatureStore(folder, create=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_no_folder_needs_is_imported_only_when_it_is_asked_for(tmp_path: Path) -> None:
+    words = f"""
+import sys
+from mmrec.store import FeatureStore
+FeatureStore({str(tmp_path / "store")!r}, create=True)
+assert "lance_namespace_urllib3_client.api" not in sys.modules
+import lance_namespace_urllib3_client
+print(lance_namespace_urllib3_client.ApiClient.__name__)
+from lance_namespace_urllib3_client import Configuration
+"""
+    found = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert found.stdout == "ApiClient\n"
