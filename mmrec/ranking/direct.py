@@ -1,4 +1,4 @@
-"""One user against few enough items: all of them are scored in float32, and those that may be the best in float64.
+"""One user, or few against few items: all of these are scored in float32, and those that may be the best in float64.
 
 With so little to do, what the batched passes prepare would take longer than the products themselves.
 """
