@@ -82,7 +82,7 @@ def read_model(path: Path) -> tuple[ModelFiles, Towers, dict[str, Any], Ranker]:
         rows = pq.read_table(path / "items.parquet")
         files = ModelFiles(
             item_ids=rows["item_id"].to_pylist(),
-            catalog=[json.loads(row) for row in rows["catalog"].to_pylist()],
+            catalog=json.loads(f"[{','.join(rows['catalog'].to_pylist())}]"),
             vectors_ID=arrays["vectors"],
             bias_I=arrays["bias"],
             trained_I=rows["trained"].to_numpy(zero_copy_only=False) if rows.num_rows else np.zeros(0, np.bool_),
