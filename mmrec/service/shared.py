@@ -13,6 +13,7 @@ from mmrec.service.resources import Resources
 from mmrec.service.schemas import LONGEST_ID, LONGEST_TEXT, MOST_RESULTS, NO_ZERO, ScoredItem
 
 T = TypeVar("T")
+FEW_USERS = 4
 
 
 def opened(request: Request) -> Resources:
@@ -28,6 +29,11 @@ ModelName = Annotated[str | None, Query(max_length=LONGEST_ID)]
 K = Annotated[int, Query(ge=1, le=MOST_RESULTS)]
 Offset = Annotated[int, Query(ge=0, le=1_000_000)]
 Limit = Annotated[int, Query(ge=1, le=MOST_RESULTS)]
+
+
+async def shortly(num_users: int, work: Callable[[], T]) -> T:
+    """Do what takes a millisecond or two a user: of few users here, as a thread would take as long to come to it."""
+    return work() if num_users <= FEW_USERS else await run_sync(work)
 
 
 async def slowly(work: Callable[[], T], request: Request) -> T:

@@ -28,7 +28,7 @@ from mmrec.service.schemas import (
     UserAnswer,
     UserCount,
 )
-from mmrec.service.shared import ItemId, Limit, ModelName, Offset, Opened, UserId, scored, slowly
+from mmrec.service.shared import ItemId, Limit, ModelName, Offset, Opened, UserId, scored, shortly, slowly
 
 user_routes = APIRouter(tags=["users"])
 Prefix = Annotated[str, Query(max_length=LONGEST_ID, pattern=NO_ZERO)]
@@ -68,8 +68,12 @@ async def forget(request: Request, opened: Opened, user_id: UserId) -> Forgotten
 
 
 @user_routes.post("/recommend")
-def recommend(opened: Opened, body: RecommendRequest) -> RecommendAnswer:
+async def recommend(opened: Opened, body: RecommendRequest) -> RecommendAnswer:
     """The best items for each user."""
+    return await shortly(len(body.users), lambda: _lists(opened, body))
+
+
+def _lists(opened: Resources, body: RecommendRequest) -> RecommendAnswer:
     loaded = opened.model(body.model)
     named: list[Any] = [
         loaded.passing(user_id, body.watched) if body.watched else loaded.user(user_id) for user_id in body.users
@@ -96,8 +100,12 @@ def recommend(opened: Opened, body: RecommendRequest) -> RecommendAnswer:
 
 
 @user_routes.post("/score")
-def score(opened: Opened, body: ScoreRequest) -> ScoreAnswer:
+async def score(opened: Opened, body: ScoreRequest) -> ScoreAnswer:
     """Fused scores: of a user for each of the items, or of pairs of a user and an item."""
+    return await shortly(len({name for name, _ in body.pairs or ()}), lambda: _scores(opened, body))
+
+
+def _scores(opened: Resources, body: ScoreRequest) -> ScoreAnswer:
     loaded = opened.model(body.model)
     if body.pairs is not None and body.user_id is None and body.items is None:
         users = {name: loaded.user(name) for name in dict.fromkeys(name for name, _ in body.pairs)}
