@@ -3,9 +3,9 @@
     python scripts/bench_service.py [--quick] [--items 100000] [--workers 2] [--folder DIR] [--out service.json]
 
 Makes a store of items whose text tokens are random, under titles of made-up words, and fits a model to random
-interactions: what is timed does not depend on what they mean. Closed loop: so many clients, each asking again as soon
-as it was answered, on the same processors as the service. Words are encoded as the preset `light` does (extra
-`offline`).
+interactions, with an index as `mmrec index` makes it: what is timed does not depend on what they mean. Closed loop: so
+many clients, each asking again as soon as it was answered, on the same processors as the service. Words are encoded as
+the preset `light` does (extra `offline`).
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def make(folder: Path, num_items: int) -> int:
     items = rng.integers(num_items, size=len(users))
     pairs = make_interactions([f"u{u}" for u in users], [f"i{i}" for i in items])
     config = RecommenderConfig(fusion=FusionConfig(dim=64, max_epochs=1, batch_size=1024))
-    Recommender.fit(store, pairs, config=config).save(folder / "model")
+    model = Recommender.fit(store, pairs, config=config)
+    model.build_index()
+    model.save(folder / "model")
     return num_users
 
 

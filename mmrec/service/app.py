@@ -48,12 +48,16 @@ def create_app(config: ServiceConfig, resources: Resources | None = None) -> Fas
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.resources = resources or await run_sync(Resources, config)
-        follower = asyncio.create_task(_follow(app.state.resources, figures))
+        beside = [
+            asyncio.create_task(_follow(app.state.resources, figures)),
+            asyncio.create_task(run_sync(app.state.resources.search_once)),
+        ]
         yield
         app.state.resources.is_stopping = True
-        follower.cancel()
-        with suppress(asyncio.CancelledError):
-            await follower
+        for task in beside:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await run_sync(app.state.resources.previews.close)
 
     app = FastAPI(

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmrec.errors import MMRecError, ModelError, StoreError
 from mmrec.recommending import Recommender, current_version, model_lock
-from mmrec.searching import Copies, DuplicateGroup, Searcher, find_duplicates, group_duplicates
+from mmrec.searching import Copies, DuplicateGroup, Query, Searcher, find_duplicates, group_duplicates
 from mmrec.service.config import ServiceConfig
 from mmrec.service.interaction_log import InteractionLog
 from mmrec.service.maps import ItemMaps, PlacedItems
@@ -86,6 +86,14 @@ class Resources:
         if name not in self.models:
             raise not_found(f"there is no model {name!r}: it has {', '.join(self.models)}")
         return self.models[name].loaded
+
+    def search_once(self) -> None:
+        """So that encoders are loaded and indices read before somebody waits for them."""
+        try:
+            if words := self.searcher.modalities_with_words():
+                self.searcher.search(Query(words=["words"], modalities=words), k=1)
+        except MMRecError as error:
+            logger.warning("the store is not searched yet: %s", error)
 
     def check_item(self, item_id: str) -> None:
         """Raises where neither the store nor a model has an item."""

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from multiprocessing.context import ForkProcess
 from types import FrameType
 
+import pyarrow as pa
 import uvicorn
 from threadpoolctl import threadpool_limits
 
@@ -73,6 +74,7 @@ def _run_worker(config: ServiceConfig, models: Mapping[str, ServedModel], listen
     import torch
 
     torch.set_num_threads(1)
+    pa.set_cpu_count(1)
     for sign in STOPS:  # uvicorn raises them again once it has stopped, which is no failure
         signal.signal(sign, lambda sign, frame: None)
     with threadpool_limits(1):
