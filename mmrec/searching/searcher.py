@@ -85,8 +85,14 @@ class Searcher:
         modalities = self._modalities(query, usable)
         parts = list(self._vectors.parts(query, modalities))
         unwanted = [self._vectors.words(text, modalities) for text in query.without]
-        full_text = with_full_text and query.words and (query.modalities is None or "text" in query.modalities)
-        if not full_text and not any(parts):
+        asked = MODALITIES if query.modalities is None else query.modalities
+        texts = query.words if with_full_text else ()
+        shown = {text: self._vectors.shown(text) if "visual" in asked else {} for text in texts}
+        matched = {text: text if "text" in asked else "" for text in texts if "text" in asked or shown[text]}
+        if not matched and not any(parts):
+            if "visual" in asked and texts and self.tables.classes():
+                named = " or ".join(map(repr, texts))
+                raise SearchError(f"the pictures of {self.tables.store.folder} show nothing that is named by {named}")
             able = ", ".join(m for m in self._vectors.with_words() if m in usable) or "none of them"
             raise SearchError(
                 f"words cannot be compared with {' or '.join(modalities)}: of what {self.tables.store.folder} has, "
@@ -106,8 +112,9 @@ class Searcher:
                     limit=depth + len(left_out),
                 )
                 yield Ranking(modality, [item_id for item_id, _ in hits if item_id not in left_out], wanted_TD)
-        for text in query.words if full_text else ():
-            hits = self.tables.matching(text, without=query.without, where=where, limit=depth + len(left_out))
+        for text, words in matched.items():
+            limit = depth + len(left_out)
+            hits = self.tables.matching(words, shown=shown[text], without=query.without, where=where, limit=limit)
             yield Ranking("words", [item_id for item_id, _ in hits if item_id not in left_out])
 
     def _make_ready(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mmrec.embedding import embed_file
 from mmrec.errors import SearchError
 from mmrec.searching.query import Query
 from mmrec.searching.recorded_encoders import RecordedEncoders, is_known
+from mmrec.searching.shown import BACKGROUND, CLASS_PROMPT, meant
 from mmrec.store import EncoderRecord, Modality, SearchTables
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class QueryVectors:
         self._encoded = lru_cache(KEPT_TEXTS)(self._encode)  # the next page has the same words
         self._said: set[str] = set()
         self._encoding = threading.Lock()
+        self._shown: tuple[int, list[str], NDArray[np.float32]] | None = None
 
     @cached_property
     def _known(self) -> dict[str, EncoderRecord]:
@@ -61,13 +63,44 @@ class QueryVectors:
         for number, vector in enumerate(query.vectors, start=1):
             yield self._vector(number, np.atleast_2d(np.asarray(vector, np.float32)), modalities)
 
+    def shown(self, text: str) -> dict[str, float]:
+        """The classes of what pictures show that words mean; none where the pictures, or the words, are not known."""
+        record = self._text_record
+        if record is None or not self._encoders.has_words(record):
+            return {}
+        names, vectors_ND = self._class_vectors(record)
+        classes_CD, background_BD = vectors_ND[: len(names)], vectors_ND[len(names) :]
+        return meant(self._encoded(record.fingerprint, text)[0], classes_CD, background_BD, names) if names else {}
+
+    @property
+    def _text_record(self) -> EncoderRecord | None:
+        """The encoder of the store's words, or the latest where no item has any."""
+        known = [record for record in self._known.values() if record.modality == "text"]
+        return self.records.get("text", known[-1] if known else None)
+
+    def _class_vectors(self, record: EncoderRecord) -> tuple[list[str], NDArray[np.float32]]:
+        """The classes of the store's pictures, and their vectors, those of the background behind them."""
+        version = self._tables.store.version
+        if self._shown is None or self._shown[0] != version:
+            names = self._tables.classes()
+            encoded = [*names, *BACKGROUND] if names else []
+            encode = partial(self._encode_classes, record)
+            self._shown = version, names, self._tables.class_vectors.of(encoded, record.fingerprint, encode)
+        return self._shown[1:]
+
+    def _encode_classes(self, record: EncoderRecord, names: Sequence[str]) -> NDArray[np.float32]:
+        with self._encoding:
+            encoder = self._encoders.load(record)
+            prompts = [CLASS_PROMPT.format(name) for name in names]
+            return _normalised(encoder.encode_text(prompts).float().cpu().numpy())
+
     def words(self, text: str, modalities: Sequence[Modality]) -> Part:
         able = self.with_words()
         unable = [modality for modality in modalities if modality not in able]
         if unable:
-            self._say(
-                f"words are not compared with {' and '.join(map(self._encoder_name, unable))}: no words lead there"
-            )
+            names = " and ".join(map(self._encoder_name, unable))
+            but = "the classes of what pictures show do" if self._tables.classes() else "no words lead there"
+            self._say(f"words are not compared with {names}: {but}")
         asked = {modality: self.records[modality].fingerprint for modality in modalities if modality in able}
         return {modality: self._encoded(fingerprint, text) for modality, fingerprint in asked.items()}
 

@@ -1,8 +1,8 @@
 """What LanceDB searches: beside the items, a table of words and one of vectors for each modality.
 
-Their columns: what filters ask for; `words` (title, description, tags), with a full-text index whose tokenizer finds
-the words of Chinese, Japanese and Thai as well; `vector` (the mean of the tokens) and `tokens`, both L2-normalised, the
-`starts` and `ends` of these in seconds; `state`, a hash of what the row was made from.
+Their columns: what filters ask for; `words` (title, description, tags, what is heard, seen and shown), with a full-text
+index whose tokenizer finds the words of Chinese, Japanese and Thai as well; `vector` (the mean of the tokens) and
+`tokens`, both L2-normalised, their `starts` and `ends` in seconds; `state`, a hash of what the row was made from.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mmrec.store.classes import ClassVectors, class_mark, shown
 from mmrec.store.feature_store import FeatureStore
 from mmrec.store.features import MODALITIES, Modality
 from mmrec.store.findings import Findings, TimedText
@@ -117,13 +119,15 @@ class SearchTables:
                 return 0
             (version, labels), fingerprints = self._versions, self.store.fingerprints()
             keys = [f"{modality}_{name}" for modality in MODALITIES for name in _MADE_FROM]
+            keys.append("visual_class_scores")
             rows = {row["item_id"]: row for row in self.store.to_arrow([*READ, *keys]).to_pylist()}
             labelled = self.store.labels.of_items()
             metadata = {i: labelled.get(i, {}) | json.loads(row["metadata"] or "{}") for i, row in rows.items()}
             columns = SearchColumns.of(list(metadata.values()))
             values = {item_id: columns.of_row(row, metadata[item_id]) for item_id, row in rows.items()}
             heard_and_seen = Findings(self.store).word_digests()
-            written = self._refresh_words(columns, values, heard_and_seen)
+            shown_in = {item_id: shown(row) for item_id, row in rows.items()}
+            written = self._refresh_words(columns, values, heard_and_seen, shown_in)
             for modality in MODALITIES:
                 of_modality = {item_id: row for item_id, row in rows.items() if row[f"{modality}_fingerprint"]}
                 if modality in fingerprints or self._tables.has(self._prefix + modality):
@@ -142,17 +146,25 @@ class SearchTables:
             return written
 
     def _refresh_words(
-        self, columns: SearchColumns, values: Mapping[str, Mapping[str, Any]], heard_and_seen: Mapping[str, str]
+        self,
+        columns: SearchColumns,
+        values: Mapping[str, Mapping[str, Any]],
+        heard_and_seen: Mapping[str, str],
+        shown_in: Mapping[str, Sequence[str]],
     ) -> int:
         from lancedb.index import FTS
 
         schema = pa.schema([pa.field("state", pa.string()), *columns.fields, pa.field(WORDS, pa.string())])
         table = self._tables.derived(self._prefix + WORDS, schema)
-        states = {i: digest(*row.values(), *filter(None, [heard_and_seen.get(i)])) for i, row in values.items()}
+        states = {
+            i: digest(*row.values(), *shown_in[i], *filter(None, [heard_and_seen.get(i)])) for i, row in values.items()
+        }
         changes = _delete_left(table, states)
         for ids in _blocks(changes.item_ids):
             found = Findings(self.store).words([i for i in ids if i in heard_and_seen])
-            made = [{**values[i], "state": states[i], WORDS: _words(values[i], found.get(i, ()))} for i in ids]
+            made = [
+                {**values[i], "state": states[i], WORDS: _words(values[i], found.get(i, ()), shown_in[i])} for i in ids
+            ]
             _put(table, pa.Table.from_pylist(made, schema=schema), changes.stored)
         if changes.count and table.count_rows():
             if not table.list_indices():
@@ -229,14 +241,17 @@ class SearchTables:
         scores = (num_vectors - found["_distance"].to_numpy()) / num_vectors
         return _sorted(found["item_id"].to_pylist(), scores)
 
-    def matching(self, words: str, *, without: Sequence[str] = (), where: str = "", limit: int) -> Hits:
-        """The items whose title, description or tags have any of these words, by BM25.
+    def matching(
+        self, words: str, *, shown: Mapping[str, float] = {}, without: Sequence[str] = (), where: str = "", limit: int
+    ) -> Hits:
+        """The items that have any of these words, or whose pictures show any of these classes, by BM25 and a weight.
 
         Those that have all words of a text in `without` are left out.
         """
         from lancedb.query import BooleanQuery, FullTextOperator, MatchQuery, Occur
 
-        asked = [(Occur.MUST, MatchQuery(words, WORDS))]
+        asked = [(Occur.SHOULD, MatchQuery(words, WORDS))] if words else []
+        asked += [(Occur.SHOULD, MatchQuery(class_mark(name), WORDS, boost=boost)) for name, boost in shown.items()]
         asked += [(Occur.MUST_NOT, MatchQuery(text, WORDS, operator=FullTextOperator.AND)) for text in without]
         with self._tables.errors():
             query = self._table(WORDS).search(BooleanQuery(asked), query_type="fts").limit(limit)
@@ -244,6 +259,16 @@ class SearchTables:
                 query = query.where(where, prefilter=True)
             found = query.select(["item_id", "_score"]).to_arrow()
         return _sorted(found["item_id"].to_pylist(), found["_score"].to_numpy())
+
+    def classes(self) -> list[str]:
+        """The names of the classes of what pictures show, likely or not."""
+        with self._tables.errors():
+            column = self._table(WORDS).search().select(["visual_classes"]).to_arrow()["visual_classes"]
+        return sorted(set(pc.list_flatten(column).to_pylist()))
+
+    @property
+    def class_vectors(self) -> ClassVectors:
+        return ClassVectors(self._tables, self._prefix + "classes")
 
     def count(self, where: str) -> int:
         with self._tables.errors():
@@ -365,6 +390,7 @@ def _put(table: Any, rows: pa.Table, stored: Collection[str]) -> None:
         table.merge_insert("item_id").when_matched_update_all().execute(rows.filter(pa.array(is_stored)))
 
 
-def _words(values: Mapping[str, Any], heard_and_seen: Iterable[TimedText]) -> str:
+def _words(values: Mapping[str, Any], heard_and_seen: Iterable[TimedText], classes: Sequence[str]) -> str:
     of_catalog = [values["title"], values["description"], ", ".join(values["tags"] or ())]
-    return "\n".join(filter(None, [*of_catalog, *(words.text for words in heard_and_seen)]))
+    of_pictures = [f"{name} {class_mark(name)}" for name in classes]
+    return "\n".join(filter(None, [*of_catalog, *(words.text for words in heard_and_seen), *of_pictures]))

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from planted_search import TITLES, WIDTH, axis, item
 
+from encoders.text import HashedNgrams
 from mmrec import Query, Searcher, search
 from mmrec.errors import SearchError, StoreError
 from mmrec.searching import searcher as searcher_module
 from mmrec.store import FeatureStore, Tokens
+from mmrec.store.tables import Tables
 
 
 def test_words_find_titles_in_several_scripts(store: FeatureStore) -> None:
@@ -88,6 +90,37 @@ def test_words_that_meet_no_pictures_are_told_once(store: FeatureStore, caplog: 
     ):
         with pytest.raises(SearchError, match="cannot be compared with visual"):
             ask(query)
+
+
+def test_words_find_what_pictures_show(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    goals = replace(item(3, "goals"), classes=[("soccer ball", 0.9), ("grand piano", 0.1)])
+    store.write([goals, replace(item(2, "piano"), classes=[("grand piano", 0.8)])])
+    found = Searcher(store)
+    for words, item_id in (("soccer ball", "goals"), ("a grand piano", "piano")):
+        assert found.search(Query(words=[words], modalities=["visual"]))[0] == [item_id], "or what is hardly shown"
+        assert found.search(Query(words=[words]), k=1)[0] == [item_id]
+    with pytest.raises(SearchError, match="show nothing that is named by 'zebra'"):
+        found.search(Query(words=["zebra"], modalities=["visual"]))
+    encoded: list[list[str]] = []
+    encode = HashedNgrams.encode_text
+    monkeypatch.setattr(
+        HashedNgrams, "encode_text", lambda self, texts: (encoded.append(texts), encode(self, texts))[1]
+    )
+    assert Searcher(store).search(Query(words=["soccer ball"], modalities=["visual"]))[0] == ["goals"]
+    assert encoded == [["soccer ball"]], "the classes were encoded again"
+
+
+def test_classes_are_found_in_a_store_that_cannot_be_written(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write([replace(item(2, "piano"), classes=[("grand piano", 0.8)])])
+    search(store, "rain")
+    monkeypatch.setattr(Tables, "derived", refuse)
+    assert Searcher(store).search(Query(words=["grand piano"], modalities=["visual"]))[0] == ["piano"]
+
+
+def refuse(*_: object) -> None:
+    raise StoreError("it may not be written")
 
 
 @pytest.mark.parametrize(
