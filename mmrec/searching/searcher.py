@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,7 @@ class Searcher:
     def __init__(self, store: FeatureStore) -> None:
         self.tables = SearchTables(store)
         self._vectors = QueryVectors(self.tables)
+        self._refreshing = threading.Lock()
 
     def search(self, query: Query, *, k: int = 10, offset: int = 0) -> tuple[list[str], NDArray[np.float64]]:
         """The ids of the best items after the first `offset`, at most `k`, and their scores by rank fusion.
@@ -118,6 +120,11 @@ class Searcher:
             yield Ranking("words", [item_id for item_id, _ in hits if item_id not in left_out])
 
     def _make_ready(self) -> None:
+        if self.tables.is_outdated:
+            with self._refreshing:
+                self._refresh()
+
+    def _refresh(self) -> None:
         store = self.tables.store
         if not self.tables.is_outdated:
             return

@@ -48,6 +48,7 @@ class Resources:
         self._is_followed, self._next_read = True, 0.0
         self._read_items()
         self.maps, self.previews = ItemMaps(), Previews()
+        self._described: tuple[StoredItems, tuple[Mapping[str, SearchColumn], list[dict[str, Any]]]] | None = None
         self._duplicates: tuple[int, list[DuplicateGroup]] | None = None
         self.is_stopping = False
 
@@ -100,19 +101,22 @@ class Resources:
         if item_id not in self.items and not any(item_id in m.loaded.item_rows for m in self.models.values()):
             raise not_found(f"neither the store nor a model has an item {item_id!r}")
 
-    def columns(self) -> Mapping[str, SearchColumn]:
-        """What filters know; nothing while the store cannot be searched."""
-        return self.searcher.tables.columns if self._with_words() is not None else {}
-
-    def modalities(self) -> list[dict[str, Any]]:
-        """The encoders of the store's tokens, and whether words can be compared with these."""
-        with_words = self._with_words() or []
-        used = self.store.used_fingerprints()
-        return [
-            {"modality": e.modality, "name": e.name, "dim": e.dim, "has_words": e.modality in with_words}
-            for e in self.store.encoders()
-            if e.fingerprint in used.get(e.modality, ())
-        ]
+    def described(self) -> tuple[Mapping[str, SearchColumn], list[dict[str, Any]]]:
+        """What filters know, nothing while the store cannot be searched; and the encoders of the store's tokens, each
+        with whether words can be compared with these."""
+        items = self.items
+        if self._described is None or self._described[0] is not items:
+            with_words = self._with_words()
+            used = self.store.used_fingerprints()
+            modalities = [
+                {"modality": e.modality, "name": e.name, "dim": e.dim, "has_words": e.modality in (with_words or ())}
+                for e in self.store.encoders()
+                if e.fingerprint in used.get(e.modality, ())
+            ]
+            if with_words is None:
+                return {}, modalities
+            self._described = items, (self.searcher.tables.columns, modalities)
+        return self._described[1]
 
     def _with_words(self) -> list[Modality] | None:
         """The modalities that words can be compared with; None while the store cannot be searched."""

@@ -19,7 +19,9 @@ from mmrec.service.problems import not_found
 from mmrec.service.schemas import FailedItem, Item, ItemDetails, Medium, Problem
 from mmrec.store import MODALITIES, FeatureStore, Status
 
-_SHOWN = ("item_id", "title", "status", "tags", "metadata", "media", "duration_seconds", "facts", "text_language")
+_SHOWN = (
+    "item_id", "title", "status", "tags", "metadata", "media", "duration_seconds", "facts", "language", "text_language",
+)  # fmt: skip
 _MARKS = ("fingerprint", "reason", "stale_since")
 _COLUMNS = [*_SHOWN, *(f"{modality}_{mark}" for modality in MODALITIES for mark in _MARKS)]
 MOST_MADE = 10_000
@@ -36,6 +38,7 @@ class StoredItems:
         self.item_ids: list[str] = self._table["item_id"].to_pylist()
         self._labels = store.labels.of_items()
         self._made: dict[str, Item] = {}
+        self._columns: dict[str, list[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -137,8 +140,21 @@ class StoredItems:
         return row["media"], kind
 
     def column(self, name: str, item_ids: Sequence[str]) -> list[Any]:
-        """What a column, or a set of labels, says of items."""
-        return [self._labels.get(item.item_id, {}).get(name) or _value(item, name) for item in self.summaries(item_ids)]
+        """What a set of labels, or a column of the catalog or of mmrec, says of items."""
+        values = self._values(name)
+        rows = ((item_id, self._rows.get(item_id)) for item_id in item_ids)
+        return [self._labels.get(i, {}).get(name) or (None if row is None else values[row]) for i, row in rows]
+
+    def _values(self, name: str) -> list[Any]:
+        """Of all items; the catalog's own columns come before those of mmrec, as in filters."""
+        if name not in self._columns:
+            values = [json.loads(text or "{}").get(name) for text in self._table["metadata"].to_pylist()]
+            if name in _SHOWN and not any(values):
+                values = self._table[name].to_pylist()
+            elif name == "medium":
+                values = [_medium(row, json.loads(row["facts"] or "{}")) for row in self._table.to_pylist()]
+            self._columns[name] = values
+        return self._columns[name]
 
     def check(self, item_id: str) -> None:
         if item_id not in self._rows:
@@ -201,7 +217,3 @@ def _problems(row: Mapping[str, Any]) -> dict[Any, Problem]:
         for modality in MODALITIES
         if row[f"{modality}_reason"] is not None
     }
-
-
-def _value(item: Item, name: str) -> Any:
-    return getattr(item, name) if name in ("title", "status", "medium", "tags") else item.metadata.get(name)

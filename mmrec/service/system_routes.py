@@ -66,13 +66,13 @@ def about(opened: Opened) -> About:
     """What is served: the store, the columns that filters know, the models."""
     from mmrec import __version__
 
-    items, columns = opened.items, opened.columns()
+    items, (columns, modalities) = opened.items, opened.described()
     return About(
         version=__version__,
         store=StoreAbout(
             items=len(items),
             statuses=items.statuses,
-            modalities=[ModalityAbout(**modality) for modality in opened.modalities()],
+            modalities=[ModalityAbout(**modality) for modality in modalities],
             languages=items.languages,
         ),
         columns=[ColumnAbout(name=name, kind=column.kind) for name, column in columns.items()],

@@ -88,7 +88,7 @@ def test_a_fault_of_its_own_is_seen_and_does_not_end_the_following(
         return refresh(self)
 
     monkeypatch.setattr(Resources, "refresh", faulty)
-    monkeypatch.setattr(application, "RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(application, "RETRY_SECONDS", 4.0)
     with TestClient(create_app(config_of(folder, folder / "i.sqlite")), base_url=BASE) as client:
         until(client, 2)
         until(client, 0)
