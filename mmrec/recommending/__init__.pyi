@@ -2,6 +2,7 @@ from .explanations import Cause as Cause
 from .explanations import Explanation as Explanation
 from .explanations import Moment as Moment
 from .fitting import RecommenderConfig as RecommenderConfig
+from .model_files import read_encoders as read_encoders
 from .model_versions import ModelVersion as ModelVersion
 from .model_versions import current_version as current_version
 from .model_versions import model_lock as model_lock

@@ -20,7 +20,7 @@ from fusion.tower import Towers, load_towers
 from mmrec.errors import MMRecError
 from mmrec.evaluation import Interactions
 from mmrec.ranking import ApproximateRanker, Ranker
-from mmrec.recommending.model_versions import check_files, damaged
+from mmrec.recommending.model_versions import Folder, check_files, damaged, read_current
 from mmrec.store import EncoderRecord
 
 INDEX = "items.index"
@@ -71,6 +71,19 @@ def write_model(path: Path, files: ModelFiles, towers: Towers, config: Mapping[s
     (path / "model.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
     if isinstance(ranker, ApproximateRanker):
         ranker.save(path / INDEX)
+
+
+def read_encoders(folder: Folder) -> dict[str, EncoderRecord]:
+    """The encoders of the current version of a model, by modality, without the rest of it."""
+
+    def read(path: Path) -> dict[str, EncoderRecord]:
+        try:
+            about = json.loads((path / "model.json").read_text(encoding="utf-8"))
+            return {modality: EncoderRecord(**record) for modality, record in about["encoders"].items()}
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise damaged(path, error) from error
+
+    return read_current(folder, read)
 
 
 def read_model(path: Path) -> tuple[ModelFiles, Towers, dict[str, Any], Ranker]:

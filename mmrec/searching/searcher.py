@@ -16,6 +16,7 @@ from mmrec.searching.filters import to_sql
 from mmrec.searching.joining import RANK_CONSTANT, Found, Ranking, join
 from mmrec.searching.moments import Moment, best_moment
 from mmrec.searching.query import Query
+from mmrec.searching.recorded_encoders import RecordedEncoders
 from mmrec.searching.vectors import Part, QueryVectors
 from mmrec.store import MODALITIES, FeatureStore, Modality, SearchTables
 
@@ -38,6 +39,9 @@ class Searcher:
     Tables that are missing or out of date are made from a store of up to 10,000 items. For a larger one, `mmrec index
     --store` makes them: without them a search raises `SearchError`, and warns where the store was written since.
 
+    Args:
+        encoders: where some are loaded already.
+
     >>> import mmrec
     >>> searcher = mmrec.Searcher(mmrec.FeatureStore("store"))
     >>> ids, scores = searcher.search(mmrec.Query(words=["quiet piano"], where="language = 'en'"), k=2)
@@ -47,9 +51,9 @@ class Searcher:
     '00:00-00:01'
     """
 
-    def __init__(self, store: FeatureStore) -> None:
+    def __init__(self, store: FeatureStore, encoders: RecordedEncoders | None = None) -> None:
         self.tables = SearchTables(store)
-        self._vectors = QueryVectors(self.tables)
+        self._vectors = QueryVectors(self.tables, RecordedEncoders() if encoders is None else encoders)
         self._refreshing = threading.Lock()
 
     def search(self, query: Query, *, k: int = 10, offset: int = 0) -> tuple[list[str], NDArray[np.float64]]:

@@ -30,9 +30,8 @@ Part = dict[Modality, NDArray[np.float32]]
 class QueryVectors:
     """Encodes the parts of queries; encoders are loaded when they are first asked, and said only once to lack words."""
 
-    def __init__(self, tables: SearchTables) -> None:
-        self._tables = tables
-        self._encoders = RecordedEncoders()
+    def __init__(self, tables: SearchTables, encoders: RecordedEncoders) -> None:
+        self._tables, self._encoders = tables, encoders
         self._encoded = lru_cache(KEPT_TEXTS)(self._encode)  # the next page has the same words
         self._said: set[str] = set()
         self._encoding = threading.Lock()

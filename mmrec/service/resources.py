@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mmrec.errors import MMRecError, ModelError, StoreError
-from mmrec.recommending import Recommender, current_version, model_lock
-from mmrec.searching import Copies, DuplicateGroup, Query, Searcher, find_duplicates, group_duplicates
+from mmrec.recommending import Recommender, current_version, model_lock, read_encoders
+from mmrec.searching import Copies, DuplicateGroup, Query, RecordedEncoders, Searcher, find_duplicates, group_duplicates
 from mmrec.service.config import ServiceConfig
 from mmrec.service.interaction_log import InteractionLog
 from mmrec.service.maps import ItemMaps, PlacedItems
@@ -35,15 +36,32 @@ def load_models(config: ServiceConfig) -> dict[str, ServedModel]:
     return {model.name: model for model in models}
 
 
+def load_word_encoders(config: ServiceConfig) -> RecordedEncoders:
+    """Those of the models that have words: a store is searched by the same."""
+    encoders = RecordedEncoders()
+    for record in chain(*(read_encoders(folder).values() for folder in config.models)):
+        try:
+            if encoders.has_words(record):
+                encoders.load(record)
+        except MMRecError as error:
+            logger.warning("%s", error)
+    return encoders
+
+
 class Resources:
     """Opened once a process; `refresh` follows what jobs write meanwhile."""
 
-    def __init__(self, config: ServiceConfig, models: Mapping[str, ServedModel] | None = None) -> None:
+    def __init__(
+        self,
+        config: ServiceConfig,
+        models: Mapping[str, ServedModel] | None = None,
+        encoders: RecordedEncoders | None = None,
+    ) -> None:
         self.config = config
         self.log = InteractionLog(config.state_path)
         self.models = load_models(config) if models is None else models
         self.store = FeatureStore(config.store, encoder_set=config.encoder_set)
-        self.searcher = Searcher(self.store)
+        self.searcher = Searcher(self.store, encoders)
         self.copies = None if config.fold is None else Copies.read(config.fold)
         self._is_followed, self._next_read = True, 0.0
         self._read_items()

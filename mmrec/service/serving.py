@@ -1,6 +1,7 @@
 """The processes of a service: one that starts the others and follows signals, and workers that answer.
 
-Workers are forked after the models were loaded, so that they share their memory, and take requests from one socket.
+Workers are forked after the models and their encoders of words were loaded, so that they share their memory, and take
+requests from one socket.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import uvicorn
 from threadpoolctl import threadpool_limits
 
 from mmrec.errors import MMRecError, ServiceError
+from mmrec.searching import RecordedEncoders
 from mmrec.service.app import create_app
 from mmrec.service.config import ServiceConfig
 from mmrec.service.model_users import ServedModel
 from mmrec.service.observing import SHARED_FOLDER
-from mmrec.service.resources import Resources, load_models
+from mmrec.service.resources import Resources, load_models, load_word_encoders
 
 logger = logging.getLogger(__name__)
 SECONDS_TO_FINISH = 30
@@ -46,12 +48,13 @@ def serve(config: ServiceConfig) -> None:
     listening = listen(config)
     models = load_models(config)
     if config.workers == 1:
-        _run_worker(config, models, listening)
+        _run_worker(config, models, RecordedEncoders(), listening)
         return
+    encoders = load_word_encoders(config)
     with tempfile.TemporaryDirectory(prefix="mmrec-figures-") as figures:
         os.environ[SHARED_FOLDER] = figures
         gc.freeze()  # so that the memory that the workers share is not copied by being looked through
-        _Workers(config, models, listening).run()
+        _Workers(config, models, encoders, listening).run()
 
 
 def listen(config: ServiceConfig) -> socket.socket:
@@ -69,7 +72,9 @@ def listen(config: ServiceConfig) -> socket.socket:
     return listening
 
 
-def _run_worker(config: ServiceConfig, models: Mapping[str, ServedModel], listening: socket.socket) -> None:
+def _run_worker(
+    config: ServiceConfig, models: Mapping[str, ServedModel], encoders: RecordedEncoders, listening: socket.socket
+) -> None:
     """Requests are many: each of them takes one thread."""
     import torch
 
@@ -79,7 +84,7 @@ def _run_worker(config: ServiceConfig, models: Mapping[str, ServedModel], listen
         signal.signal(sign, lambda sign, frame: None)
     with threadpool_limits(1):
         options = uvicorn.Config(
-            create_app(config, Resources(config, models)),
+            create_app(config, Resources(config, models, encoders)),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -91,8 +96,14 @@ def _run_worker(config: ServiceConfig, models: Mapping[str, ServedModel], listen
 class _Workers:
     """The processes that answer; one that dies is started again."""
 
-    def __init__(self, config: ServiceConfig, models: Mapping[str, ServedModel], listening: socket.socket) -> None:
-        self._config, self._models, self._listening = config, models, listening
+    def __init__(
+        self,
+        config: ServiceConfig,
+        models: Mapping[str, ServedModel],
+        encoders: RecordedEncoders,
+        listening: socket.socket,
+    ) -> None:
+        self._config, self._models, self._encoders, self._listening = config, models, encoders, listening
         self._context = multiprocessing.get_context("fork")
         self._processes: list[ForkProcess] = []
         self._stopping = threading.Event()
@@ -119,7 +130,7 @@ class _Workers:
     def _work(self) -> None:
         threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
         try:
-            _run_worker(self._config, self._models, self._listening)
+            _run_worker(self._config, self._models, self._encoders, self._listening)
         except MMRecError as error:
             logger.error("%s", error)
             os._exit(CANNOT_START)
