@@ -6,6 +6,7 @@ MMRecError
 ├── StoreError          the feature store is missing, damaged, in use, or cannot be written
 ├── ModelError          a recommender cannot be fitted, read, or asked what it was asked
 │   └── FitInterrupted  a fit was asked to stop before its end
+├── RemoteError         an object store or a web server does not give, or take, what was asked
 ├── MediaError          a media file gives no picture, or no sound, to be shown
 ├── ChatError           a language model cannot be had, or its server does not answer
 ├── SearchError         a search cannot be understood, or cannot be answered by this store
@@ -62,6 +63,17 @@ class MediaError(MMRecError):
     def __init__(self, media: Path, wanted: str, problem: Problem) -> None:
         super().__init__(f"{media} gives no {wanted}: {problem.reason}, {problem.detail}")
         self.problem = problem
+
+
+class RemoteError(MMRecError):
+    """An object store or a web server that does not give, or take, what was asked; `reason` is that of an item."""
+
+    def __init__(self, message: str, reason: Reason) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, Reason]]:
+        return RemoteError, (str(self), self.reason)
 
 
 class ChatError(MMRecError):

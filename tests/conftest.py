@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from object_stores import Watched, object_store
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -37,3 +38,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def module_patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def running_bucket(module_patch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    with object_store(module_patch) as watched:
+        yield watched
+
+
+@pytest.fixture
+def bucket(running_bucket: Watched) -> Watched:
+    running_bucket.clear()
+    return running_bucket

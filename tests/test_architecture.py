@@ -31,6 +31,7 @@ ROOMS = (
     "media",
     "catalog",
     "tables",
+    "remote",
     "sample",
     "errors",
 )
@@ -38,13 +39,14 @@ ROOMS = (
 HOMES = {
     "av": ("mmrec.media", "mmrec.sample.media_files"),
     "faiss": ("mmrec.ranking.approximate",),
-    "filelock": ("mmrec.store", "mmrec.recommending.model_versions"),
+    "filelock": ("mmrec.store", "mmrec.remote.cache", "mmrec.recommending.model_versions"),
     "implicit": ("mmrec.evaluation.baselines",),
     "lancedb": ("mmrec.store",),
     "lightning": ("fusion",),
     "optuna": ("mmrec.recommending.tuning",),
     "pebble": ("mmrec.embedding.decoding",),
     "faster_whisper": ("mmrec.understanding.speech",),
+    "obstore": ("mmrec.remote.objects",),
     "openai": ("mmrec.understanding.servers",),
     "rapidocr": ("mmrec.understanding.screen_text",),
     "fastapi": ("mmrec.service",),

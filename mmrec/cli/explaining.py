@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_json, add_model
@@ -24,7 +23,7 @@ def add_explain_command(commands: Any) -> None:
     explain.add_argument("--user", required=True, metavar="ID")
     explain.add_argument("--item", required=True, metavar="ID")
     explain.add_argument(
-        "--store", type=Path, metavar="DIR", help="the store that the model was fitted to: tells modalities apart"
+        "--store", type=place, metavar="DIR|URL", help="the store that the model was fitted to: tells modalities apart"
     )
     explain.add_argument("--top", type=int, default=5, help="items of the history to look at closely (default: 5)")
     add_json(explain)

@@ -6,10 +6,11 @@ import argparse
 import csv
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_store, open_store
+from mmrec.cli.output import add_command, add_json, add_store, open_store, place
+
+from mmrec.remote import Place, written
 
 if TYPE_CHECKING:
     from mmrec.store import FeatureStore, Run
@@ -21,7 +22,7 @@ def add_history_commands(commands: Any) -> None:
     status = add_command(commands, "status", _status, "what a store holds, and what failed")
     add_store(status)
     status.add_argument("--failed", action="store_true", help="name the items with a fault, and its reason")
-    status.add_argument("--out", type=Path, metavar="FILE", help="write them as CSV")
+    status.add_argument("--out", type=place, metavar="FILE|URL", help="write them as CSV")
     add_json(status)
 
     runs = add_command(commands, "runs", _runs, "what ran on a store, with what result")
@@ -62,11 +63,11 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _failed(store: FeatureStore, out: Path | None, *, as_json: bool) -> int:
+def _failed(store: FeatureStore, out: Place | None, *, as_json: bool) -> int:
     from mmrec.store import faults
 
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as file:
+        with written(out) as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, _FAILED_COLUMNS)
             writer.writeheader()
             writer.writerows(faults(store))

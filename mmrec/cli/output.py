@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.logs import add_logging
+from mmrec.errors import MMRecError
+from mmrec.remote import Place, to_place
 
 if TYPE_CHECKING:
     from mmrec.searching import Copies
@@ -34,7 +36,7 @@ def add_json(command: argparse.ArgumentParser) -> None:
 
 
 def add_store(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--store", type=Path, required=True, metavar="DIR", help="the feature store")
+    command.add_argument("--store", type=place, required=True, metavar="DIR|URL", help="the feature store")
     command.add_argument("--set", default="", metavar="NAME", help="the set of features in it (default: the first)")
 
 
@@ -67,6 +69,14 @@ def add_keep(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--keep", type=count, default=3, metavar="N", help="versions of the model that stay, with this (default: 3)"
     )
+
+
+def place(text: str) -> Place:
+    """A path, or a URL that can be reached; what is neither is refused as a path, when the command runs."""
+    try:
+        return to_place(text, MMRecError)
+    except MMRecError:
+        return Path(text)
 
 
 def count(text: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_fold, add_json, add_keep, add_model, read_copies, share
+from mmrec.cli.output import add_command, add_fold, add_json, add_keep, add_model, place, read_copies, share
 from mmrec.cli.progress import progress_bar
 from mmrec.cli.searching import index_store
 from mmrec.errors import ModelError
@@ -33,7 +33,7 @@ def add_ranking_commands(commands: Any) -> None:
     recommend.add_argument("--diversity", type=share, metavar="SHARE", help="from 0 to 1 (default: 0)")
     recommend.add_argument("--explore-share", type=share, default=0.0, metavar="SHARE", help="places for untaken items")
     recommend.add_argument(
-        "--out", type=Path, metavar="FILE", help="write .csv, .jsonl or .parquet: user, rank, item, score"
+        "--out", type=place, metavar="FILE|URL", help="write .csv, .jsonl or .parquet: user, rank, item, score"
     )
     add_json(recommend)
 
@@ -46,7 +46,7 @@ def add_ranking_commands(commands: Any) -> None:
     index = add_command(commands, "index", _index, "make large models rank, or a store's items be found, fast")
     what = index.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, metavar="DIR", help="a fitted model: rank approximately from now on")
-    what.add_argument("--store", type=Path, metavar="DIR", help="a feature store: bring what is searched up to date")
+    what.add_argument("--store", type=place, metavar="DIR|URL", help="a feature store: bring its search up to date")
     index.add_argument(
         "--set", default="", metavar="NAME", help="the set of features in the store (default: the first)"
     )
@@ -114,9 +114,9 @@ def _print_list(model: Recommender, user: str, ids: Any, scores: Any, *, as_json
         print(json.dumps({"user_id": user, "items": items}, ensure_ascii=False))
         return
     print(user or "for these words:")
-    for place, (item_id, score) in enumerate(zip(ids, scores, strict=True), start=1):
+    for rank, (item_id, score) in enumerate(zip(ids, scores, strict=True), start=1):
         if item_id:
-            print(f"  {place:3} {score:8.3f}  {item_id}  {model.item(item_id)['title']}")
+            print(f"  {rank:3} {score:8.3f}  {item_id}  {model.item(item_id)['title']}")
 
 
 def _named(model: Recommender, item_id: str, kind: str, number: Any) -> dict[str, Any]:

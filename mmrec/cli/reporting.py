@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmrec.cli.output import add_command, add_store, open_store
+from mmrec.cli.output import add_command, add_store, open_store, place
 
 
 def add_report_command(commands: Any) -> None:
@@ -17,7 +17,7 @@ def add_report_command(commands: Any) -> None:
         "--interactions", type=Path, metavar="FILE", help="held-out interactions, which evaluate the model"
     )
     report.add_argument(
-        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: report.html)"
+        "--out", type=place, default=Path("report.html"), metavar="FILE|URL", help="the page (default: report.html)"
     )
 
 
@@ -27,5 +27,5 @@ def _report(arguments: argparse.Namespace) -> int:
 
     model = None if arguments.model is None else Recommender.load(arguments.model)
     write_report(arguments.out, open_store(arguments), model, arguments.interactions)
-    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.1f} MB, to be opened by any browser")
+    print(f"{arguments.out}: to be opened by any browser")
     return 0

@@ -13,20 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.metrics import write_metrics
-from mmrec.cli.output import add_command, add_json, add_store, fail, open_store, positive, share
+from mmrec.cli.output import add_command, add_json, add_store, fail, open_store, place, positive, share
 from mmrec.cli.progress import embed_progress, stop_on_sigterm
 from mmrec.errors import MMRecError
 
 if TYPE_CHECKING:
     from mmrec.embedding import EmbedReport
+    from mmrec.remote import Place
 
 logger = logging.getLogger(__name__)
 
 
 def add_store_commands(commands: Any) -> None:
     embed = add_command(commands, "embed", _embed, "embed the items of a catalog into a feature store")
-    embed.add_argument("catalog", type=Path, help="a .csv, .jsonl or .parquet manifest, or a folder of media files")
-    embed.add_argument("--store", type=Path, required=True, metavar="DIR", help="the feature store, made if missing")
+    embed.add_argument("catalog", type=place, help="a .csv, .jsonl or .parquet manifest, or a folder of media files")
+    embed.add_argument(
+        "--store", type=place, required=True, metavar="DIR|URL", help="the feature store, made if missing"
+    )
     _add_preset(embed)
     embed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     embed.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
@@ -64,12 +67,12 @@ def add_store_commands(commands: Any) -> None:
 
     export = add_command(commands, "export", _export, "write a store as Parquet or NumPy files")
     add_store(export)
-    export.add_argument("--out", type=Path, required=True, metavar="DIR")
+    export.add_argument("--out", type=place, required=True, metavar="DIR|URL")
     export.add_argument("--format", choices=["parquet", "npy"], required=True)
     add_json(export)
 
     take = add_command(commands, "import-features", _import, "take features made elsewhere into a store")
-    take.add_argument("--items", type=Path, required=True, metavar="FILE", help="a manifest; row k belongs to row k")
+    take.add_argument("--items", type=place, required=True, metavar="FILE", help="a manifest; row k belongs to row k")
     for modality in ("visual", "audio", "text"):
         take.add_argument(f"--{modality}", type=Path, metavar="NPY", help="(items, D) or (items, T, D) numbers")
     take.add_argument("--origin", metavar="NAME", help="what made the vectors; imports of one origin can be compared")
@@ -117,7 +120,7 @@ def _embed(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_embed(catalog: Path, store: Path, **options: Any) -> EmbedReport:
+def run_embed(catalog: Place, store: Place, **options: Any) -> EmbedReport:
     from mmrec.embedding import embed
 
     try:
@@ -127,7 +130,7 @@ def run_embed(catalog: Path, store: Path, **options: Any) -> EmbedReport:
         raise MMRecError("interrupted; what was embedded is stored: run the same command again to go on") from None
 
 
-def print_report(report: EmbedReport, store: Path) -> None:
+def print_report(report: EmbedReport, store: Place) -> None:
     counts = f"{report.ok} ok, {report.partial} partial, {report.failed} failed"
     more = {
         "stale": report.stale,

@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
-from pathlib import Path
 
 from mmrec.catalog import Catalog, read_catalog
 from mmrec.embedding.decoding import DecodeLimits, check_workers_may_start, decode_items
@@ -28,7 +27,8 @@ from mmrec.embedding.tasks import (
     tasks_of,
 )
 from mmrec.embedding.writing import Writer
-from mmrec.errors import MMRecError
+from mmrec.errors import MMRecError, StoreError
+from mmrec.remote import to_place
 from mmrec.store import FeatureStore, Findings, StoredKeys
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def embed(
         check_workers_may_start()
     job = _Job(
         manifest=manifest,
-        encoders=LazyEncoders(chosen, Path(store), device=device, precision=precision, allow_pickle=allow_pickle),
+        encoders=LazyEncoders(chosen, to_place(store, StoreError), device=device, precision=precision, allow_pickle=allow_pickle),
         limits=limits,
         batch_size=batch_size,
         policy=Policy(retry_failed=retry_failed, accept_missing=accept_missing, replace=replace),

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from encoders.base import KINDS
 from mmrec.embedding.presets import EncoderSpec, Preset
+from mmrec.errors import RemoteError
+from mmrec.remote import Place, text_if_there, write_text
 from mmrec.store import Modality
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class LazyEncoders:
     Loads at once where none are known. Raises `EncoderError` where an encoder cannot be had.
     """
 
-    def __init__(self, preset: Preset, folder: Path, **loading: Any) -> None:
+    def __init__(self, preset: Preset, folder: Place, **loading: Any) -> None:
         self.preset = preset
         self._path, self._loading = folder / _FILE, loading
         self._setting = _setting(preset, loading)
@@ -60,10 +62,8 @@ class LazyEncoders:
     def remember(self) -> None:
         """Let the next job recall the fingerprints."""
         if self._setting is not None and self._recalled is None:
-            with suppress(OSError):  # it is only slower without
-                beside = self._path.with_suffix(".new")
-                beside.write_text(json.dumps({self._setting: dict(self.fingerprints)}), encoding="utf-8")
-                beside.replace(self._path)
+            with suppress(OSError, RemoteError):  # it is only slower without
+                write_text(self._path, json.dumps({self._setting: dict(self.fingerprints)}))
 
     @cached_property
     def _loaded(self) -> PresetEncoders:
@@ -72,10 +72,10 @@ class LazyEncoders:
         return load_preset_encoders(self.preset, **self._loading)
 
 
-def _recalled(path: Path, setting: str | None) -> dict[Modality, str] | None:
+def _recalled(path: Place, setting: str | None) -> dict[Modality, str] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get(setting)
-    except (OSError, ValueError, AttributeError):
+        found = json.loads(text_if_there(path) or "{}").get(setting)
+    except (OSError, ValueError, AttributeError, RemoteError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 
 from mmrec.errors import ModelError
 from mmrec.recommending.recommender import Recommender
-from mmrec.tables import local_path
+from mmrec.remote import Place, to_place, written
+
+_OpenWriter = Callable[[Path], AbstractContextManager[Callable[[pa.Table], None]]]
 
 USERS_AT_ONCE = 4096
 SCHEMA = pa.schema([("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())])
@@ -58,8 +60,20 @@ def write_recommendations(
 
     Raises `ModelError` for another suffix, and where the file cannot be written.
     """
-    path = local_path(path, ModelError)
-    open_writer = writer_of(path)
+    target = to_place(path, ModelError)
+    open_writer = writer_of(target)
+    with written(target) as file:
+        _write(model, users, file, open_writer, on_users, options)
+
+
+def _write(
+    model: Recommender,
+    users: Sequence[str],
+    path: Path,
+    open_writer: _OpenWriter,
+    on_users: Callable[[int], None],
+    options: Mapping[str, Any],
+) -> None:
     partial = path.with_name(path.name + ".partial")
     done = 0
     try:
@@ -75,7 +89,7 @@ def write_recommendations(
         partial.unlink(missing_ok=True)
 
 
-def writer_of(path: Path) -> Callable[[Path], AbstractContextManager[Callable[[pa.Table], None]]]:
+def writer_of(path: Place) -> _OpenWriter:
     """What writes tables to such a file. Raises `ModelError` for a file that would be of no known kind."""
     writers = {".csv": _csv_writer, ".jsonl": _jsonl_writer, ".parquet": _parquet_writer}
     if path.suffix.lower() not in writers:

@@ -24,8 +24,8 @@ from mmrec.reporting.overview import Faults, Overview, RunRow, failures, overvie
 from mmrec.reporting.pictures import Preview, previews
 from mmrec.reporting.ranked_lists import Bias, Training, UserList, bias_of_lists, user_lists
 from mmrec.reporting.scores import Evaluation, evaluate
+from mmrec.remote import to_place, written
 from mmrec.store import FeatureStore
-from mmrec.tables import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -96,14 +96,15 @@ def write_report(
     """
     from mmrec.reporting.page import render
 
-    target = local_path(path, MMRecError)
-    if not target.absolute().parent.is_dir():
+    target = to_place(path, MMRecError)
+    if isinstance(target, Path) and not target.absolute().parent.is_dir():
         raise MMRecError(f"{target}: there is no folder {target.parent} to write the report into")
     if held_out is not None and model is None:
         raise ModelError("held-out interactions evaluate a model, and none was given")
-    report = make_report(store, model, held_out, seed=seed)
     try:
-        target.write_text(render(report), encoding="utf-8")
+        with written(target) as file:
+            report = make_report(store, model, held_out, seed=seed)
+            file.write_text(render(report), encoding="utf-8")
     except OSError as error:
         raise MMRecError(f"{target} cannot be written: {error.strerror or error}") from None
     return report

@@ -85,6 +85,8 @@ class ServiceConfig:
     def state_path(self) -> Path:
         if self.state is not None:
             return Path(self.state)
+        if not self.models and isinstance(to_place(self.store, ServiceError), Url):
+            raise ServiceError(f"{self.store} has no folder beside it for live interactions: name a file by --state")
         beside = Path(self.models[0] if self.models else self.store).resolve()
         return beside.with_name(f"{beside.name}.interactions.sqlite")
 

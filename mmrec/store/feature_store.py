@@ -20,16 +20,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmrec.errors import StoreError
+from mmrec.remote import Place, subfolders, to_place, total_bytes, written
 from mmrec.store.exporting import export_npy, export_parquet
 from mmrec.store.features import MODALITIES, Features, Modality, Status
 from mmrec.store.findings import Findings
+from mmrec.store.folders import has_table, table_names
 from mmrec.store.keys import KEY_COLUMNS, StoredKeys
 from mmrec.store.labels import StoredLabels
 from mmrec.store.rows import ADDED_COLUMNS, SCHEMA, changed_columns, mean_tokens, to_features, to_table
 from mmrec.store.runs import Run, RunLog
 from mmrec.store.status import StoreStatus
-from mmrec.store.tables import Tables, Version, drop_old_versions, has_table, table_names, versions
-from mmrec.tables import local_path
+from mmrec.store.tables import Tables, Version, drop_old_versions, store_errors, versions
 
 TABLE = "items"
 ENCODERS_TABLE = "encoders"
@@ -76,7 +77,7 @@ _SET_NAME = re.compile(r"[A-Za-z0-9_-]*")
 
 
 class FeatureStore:
-    """A folder that holds the features of a catalog's items.
+    """A folder that holds the features of a catalog's items, on this machine or in an object store (`s3://...`).
 
     >>> import mmrec
     >>> store = mmrec.FeatureStore("store")
@@ -97,18 +98,19 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, create: bool = False, encoder_set: str = "") -> None:
-        self.folder, self.encoder_set = local_path(folder, StoreError), encoder_set
+        self.folder, self.encoder_set = to_place(folder, StoreError), encoder_set
         if not _SET_NAME.fullmatch(encoder_set):
             raise StoreError(f"encoder set {encoder_set!r}: a name has letters, digits, - and _ only")
         self._name = f"{TABLE}.{encoder_set}" if encoder_set else TABLE
-        if not create and not self.sets():
-            if (self.folder / "versions").is_dir():
+        known = [] if create else self.sets()
+        if not create and not known:
+            if "versions" in subfolders(self.folder):
                 raise StoreError(f"{self.folder} is a fitted model, not a store: name the store that it was fitted to")
             raise StoreError(
                 f"there is no store at {self.folder}: make one with `mmrec embed CATALOG --store {self.folder}`"
             )
-        if not create and encoder_set not in self.sets():
-            named = ", ".join(name or "the one without a name" for name in self.sets())
+        if not create and encoder_set not in known:
+            named = ", ".join(name or "the one without a name" for name in known)
             raise StoreError(f"store {self.folder} has no encoder set {encoder_set!r}: it has {named}")
         self._tables = Tables(self.folder)
         self._items = self._tables.open(self._name, SCHEMA, create=create, added=ADDED_COLUMNS)
@@ -117,7 +119,7 @@ class FeatureStore:
         self._replaced_rows = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(FeatureStore, encoder_set=self.encoder_set), (self.folder.absolute(),)
+        return partial(FeatureStore, encoder_set=self.encoder_set), (self.folder.absolute() if isinstance(self.folder, Path) else self.folder,)
 
     def __repr__(self) -> str:
         of_set = f", encoder set {self.encoder_set!r}" if self.encoder_set else ""
@@ -147,7 +149,8 @@ class FeatureStore:
 
     def sets(self) -> list[str]:
         """The names of the encoder sets in this folder; "" is the first one."""
-        names = (name for name in table_names(self.folder) if name == TABLE or name.startswith(f"{TABLE}."))
+        with store_errors(self.folder):
+            names = [name for name in table_names(self.folder) if name == TABLE or name.startswith(f"{TABLE}.")]
         return [name.removeprefix(TABLE).removeprefix(".") for name in names]
 
     @property
@@ -216,6 +219,7 @@ class FeatureStore:
         for row in changed:
             groups.setdefault(changed_columns(row), []).append(row)
         with self._tables.errors():
+            self._tables.check_lock()
             if new:
                 self._items.add(to_table(new))
             for columns, rows in groups.items():
@@ -370,7 +374,6 @@ class FeatureStore:
             for (m, f), count in sorted(used.items())
             if (m, f) in known
         ]
-        size = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         return StoreStatus(
             items=sum(statuses.values()),
             statuses={status: statuses[status] for status in Status},
@@ -378,11 +381,11 @@ class FeatureStore:
             encoders=encoders,
             languages=dict(languages.most_common()),
             labels={name: self.labels.state(name) for name in self.labels.names()},
-            bytes_on_disk=size,
+            bytes_on_disk=total_bytes(self.folder),
         )
 
-    def export(self, out: str | os.PathLike[str], file_format: Literal["parquet", "npy"]) -> list[Path]:
-        """Write the store into the folder `out`; returns the files.
+    def export(self, out: str | os.PathLike[str], file_format: Literal["parquet", "npy"]) -> list[Place]:
+        """Write the store into the folder `out`, which may be a URL; returns the files.
 
         `parquet`: `items.parquet`, all columns, and `labels.NAME.parquet` of each set of labels. `npy`:
         `token_counts.parquet` with item_id, status and the number of tokens per modality, and for each modality a
@@ -392,7 +395,7 @@ class FeatureStore:
         >>> [path.name for path in mmrec.FeatureStore("store").export("exported", "npy")]
         ['token_counts.parquet', 'visual.npy', 'audio.npy', 'text.npy']
         """
-        folder = Path(out)
-        with self._tables.errors():
+        target, export = to_place(out, StoreError), export_parquet if file_format == "parquet" else export_npy
+        with self._tables.errors(), written(target) as folder:
             folder.mkdir(parents=True, exist_ok=True)
-            return (export_parquet if file_format == "parquet" else export_npy)(self, folder)
+            return [target / path.name for path in export(self, folder)]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import filelock
 import pyarrow as pa
 
 from mmrec.errors import Problem, Reason
-from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions, held, text_literal
+from mmrec.store.folders import WriteLock
+from mmrec.store.tables import LONGEST_READ, Tables, drop_old_versions, text_literal
 
 if TYPE_CHECKING:
     from mmrec.store.feature_store import FeatureStore
@@ -92,15 +92,13 @@ class Findings:
     """
 
     def __init__(self, store: FeatureStore) -> None:
-        self._folder = store.folder
         self._tables = Tables(store.folder)
-        self._lock = filelock.FileLock(store.folder / "findings.lock")
+        busy = "is being looked into by another process, which understands its items"
+        self._lock = WriteLock(store.folder, "findings.lock", busy)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """The right to write them, beside a job that embeds; `StoreError` at once where another process holds it."""
-        with held(self._lock, self._folder, "is being looked into by another process, which understands its items"):
-            yield
+        return self._lock.held()
 
     def keys(self, task: FindingTask) -> dict[str, str]:
         """The key of each item's finding."""

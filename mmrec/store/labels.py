@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from mmrec.store.features import MODALITIES
-from mmrec.store.tables import Tables, drop_old_versions, table_names
+from mmrec.store.folders import table_names
+from mmrec.store.tables import Tables, drop_old_versions
 
 if TYPE_CHECKING:
     from mmrec.store.feature_store import FeatureStore

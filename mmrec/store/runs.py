@@ -11,7 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmrec.store.tables import Tables, has_table, new_run_id, run_start
+from mmrec.store.folders import has_table
+from mmrec.store.tables import Tables, new_run_id, run_start
 
 RUNS_TABLE = "runs"
 _SCHEMA = pa.schema(

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mmrec.remote import text_if_there, write_text
 from mmrec.store.classes import ClassVectors, class_mark, shown
 from mmrec.store.feature_store import FeatureStore
 from mmrec.store.features import MODALITIES, Modality
@@ -99,7 +100,7 @@ class SearchTables:
     @property
     def _state(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self._path.read_text(encoding="utf-8")))
+            return dict(json.loads(text_if_there(self._path) or "{}"))
         except (OSError, ValueError):
             return {}
 
@@ -139,9 +140,7 @@ class SearchTables:
                 "fingerprints": fingerprints,
                 "timed_text": bool(heard_and_seen),
             }
-            beside = self._path.with_suffix(".new")
-            beside.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
-            beside.replace(self._path)
+            write_text(self._path, json.dumps(state, ensure_ascii=False))
             self._open.clear()
             return written
 

@@ -1,21 +1,21 @@
-"""The tables in a store's folder, on LanceDB: opening and making them, their versions, the right to write."""
+"""The tables in a store's folder, on LanceDB: opening and making them, their versions."""
 
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pyarrow as pa
 
-from mmrec.errors import MMRecError, StoreError
+from mmrec.errors import MMRecError, RemoteError, StoreError
+from mmrec.remote import Place, explained, has_files, remove_folder
+from mmrec.store.folders import WriteLock, has_table
 
 LONGEST_READ = timedelta(hours=1)
 CLIENT_OF_SERVERS = "lance_namespace_urllib3_client"
@@ -60,40 +60,34 @@ def _defer(package: str) -> None:
     sys.modules[package] = module
 
 
-def has_table(folder: Path, name: str) -> bool:
-    """Whether a table was made to its end; a kill while it is made leaves a folder without any version."""
-    return any((folder / f"{name}.lance" / "_versions").glob("*"))
-
-
-def table_names(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.lance") if has_table(folder, path.stem))
-
-
 class Tables:
     """The tables of one folder. Reads see what any process has committed; nothing is kept open between them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder = folder
         with self.errors():
-            folder.mkdir(parents=True, exist_ok=True)
-            self._database = _lancedb().connect(folder, read_consistency_interval=timedelta(0))
-        self._lock = filelock.FileLock(folder / "writer.lock")
+            if isinstance(folder, Path):
+                folder.mkdir(parents=True, exist_ok=True)
+            else:
+                has_files(folder)  # a bucket that cannot be used is told in clearer words than the engine's
+            self._database = _lancedb().connect(str(folder), read_consistency_interval=timedelta(0))
+        self._lock = WriteLock(
+            folder, "writer.lock", "is being written by another job: wait for it, or use another folder"
+        )
 
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Whatever the engine raises is a `StoreError` that names the folder."""
-        try:
+        with store_errors(self.folder):
             yield
-        except MMRecError:
-            raise
-        except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
-            raise StoreError(f"store {self.folder}: {error}") from error
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the right to write; `StoreError` at once where another process holds it."""
-        with held(self._lock, self.folder, "is being written by another job: wait for it, or use another folder"):
-            yield
+        return self._lock.held()
+
+    def check_lock(self) -> None:
+        """Raises `StoreError` where the right to write was held, and may have been lost."""
+        self._lock.check()
 
     def open(self, name: str, schema: pa.Schema, *, create: bool, added: Collection[str] = ()) -> Any:
         """Open a table, made where it is not there and `create` is set.
@@ -104,7 +98,7 @@ class Tables:
             if create and not has_table(self.folder, name):
                 with self.lock():
                     if not has_table(self.folder, name):
-                        shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+                        remove_folder(self.folder / f"{name}.lance")
                         self._database.create_table(name, schema=schema)
             table = self._database.open_table(name)
             if set(table.schema.names) != set(schema.names):
@@ -123,7 +117,7 @@ class Tables:
             table = self.existing(name)
             if table.schema.equals(schema):
                 return table
-        shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+        remove_folder(self.folder / f"{name}.lance")
         return self._database.create_table(name, schema=schema)
 
     def drop(self, name: str) -> None:
@@ -141,18 +135,17 @@ class Tables:
 
 
 @contextmanager
-def held(lock: filelock.BaseFileLock, folder: Path, busy: str) -> Iterator[None]:
-    """Hold a lock of a store; `StoreError` at once where another process holds it, or it cannot be had."""
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise StoreError(f"store {folder} {busy}") from None
-    except OSError as error:
-        raise StoreError(f"store {folder} cannot be written: {error.strerror or error}") from error
+def store_errors(folder: Place) -> Iterator[None]:
+    """Whatever the engine or an object store raises is a `StoreError` that names the folder."""
     try:
         yield
-    finally:
-        lock.release()
+    except RemoteError as error:
+        raise StoreError(f"store {error}") from error
+    except MMRecError:
+        raise
+    except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
+        told = f"{folder}: {error}" if isinstance(folder, Path) else explained(folder, error)
+        raise StoreError(f"store {told}") from error
 
 
 def versions(table: Any) -> list[Version]:

@@ -1,4 +1,3 @@
-from .paths import find_url as find_url
 from .paths import local_path as local_path
 from .paths import walk_files as walk_files
 from .table import SUFFIXES as SUFFIXES

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmrec.errors import MMRecError
+from mmrec.remote import Url, to_place
 
 JUNK_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
 JUNK_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # of two slashes, pathlib leaves one
-
-
-def find_url(path: str | os.PathLike[str]) -> str | None:
-    """The URL that was given in place of a path; None for a path.
-
-    >>> from pathlib import Path
-    >>> from mmrec.tables import find_url
-    >>> find_url(Path("s3://bucket/catalog.csv"))
-    's3://bucket/catalog.csv'
-    >>> find_url("videos/catalog.csv") is None
-    True
-    """
-    found = _URL.fullmatch(os.fspath(path))
-    return f"{found[1]}://{found[2]}" if found else None
-
 
 def local_path(path: str | os.PathLike[str], error: type[MMRecError]) -> Path:
     """The path; raises `error` for a URL such as `s3://bucket/store`, of which pathlib would make a folder `s3:`."""
-    url = find_url(path)
-    if url is not None:
-        raise error(f"{url} is a URL: only local paths are read and written; copy or mount it here, and name its path")
-    return Path(path)
+    place = to_place(path, error)
+    if isinstance(place, Url):
+        raise error(f"{place} is a URL: only local paths are read and written here; copy it, and name its path")
+    return place
 
 
 def walk_files(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:

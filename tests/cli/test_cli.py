@@ -77,13 +77,11 @@ def test_export(folder: Path, embedded: subprocess.CompletedProcess[str], tmp_pa
         (["status", "--store", "nowhere"], "there is no store at nowhere"),
         (["export", "--store", "nowhere", "--out", "o", "--format", "npy"], "there is no store at nowhere"),
         (["recommend", "--model", "nowhere", "--all"], "there is no model at nowhere"),
-        (
-            ["embed", "https://example.org/c.csv", "--store", "s"],
-            "https://example.org/c.csv is a URL: only local paths",
-        ),
-        (["embed", ".", "--store", "s3://bucket/s"], "s3://bucket/s is a URL: only local paths"),
-        (["export", "--store", "s", "--out", "gs://bucket/o", "--format", "npy"], "gs://bucket/o is a URL"),
-        (["recommend", "--model", "hdfs://host/m", "--all"], "hdfs://host/m is a URL"),
+        (["embed", "hdfs://host/c.csv", "--store", "s"], "hdfs://host/c.csv cannot be reached: expected a local path"),
+        (["embed", ".", "--store", "http://host/s"], "or one of s3://, gs://, az://, https://"),
+        (["export", "--store", "s", "--out", "ftp://host/o", "--format", "npy"], "ftp://host/o cannot be reached"),
+        (["recommend", "--model", "hdfs://host/m", "--all"], "hdfs://host/m cannot be reached"),
+        (["recommend", "--model", "s3://bucket/m", "--all"], "s3://bucket/m is a URL: only local paths"),
     ],
 )
 def test_failure_is_one_line_and_exit_status_one(

@@ -191,11 +191,13 @@ def num_fragments(store: FeatureStore) -> int:
     return int(store._items.stats()["fragment_stats"]["num_fragments"])
 
 
-def test_a_store_on_another_machine_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_where_none_can_be_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("s3://bucket/store", Path("s3://bucket/store")):
-        with pytest.raises(StoreError, match="s3://bucket/store is a URL: only local paths"):
+    for folder in ("hdfs://host/store", Path("hdfs://host/store")):
+        with pytest.raises(StoreError, match="hdfs://host/store cannot be reached: expected a local path, or one of"):
             FeatureStore(folder, create=True)
+    with pytest.raises(StoreError, match="https://example.org/store can only be read"):
+        FeatureStore("https://example.org/store", create=True)
     assert not list(tmp_path.iterdir())
 
 

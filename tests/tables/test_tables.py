@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmrec.errors import CatalogError, ModelError
-from mmrec.tables import Table, find_url, is_missing, local_path, read_lines, to_text, walk_files
+from mmrec.remote import find_url
+from mmrec.tables import Table, is_missing, local_path, read_lines, to_text, walk_files
 
 TEXT = "item_id,title\na,café 狗\nb,u\n"
 LINES = '{"item_id": "a", "title": "café 狗"}\n{"item_id": "b", "title": "u"}\n'
@@ -266,13 +267,18 @@ def test_files_below_a_folder(tmp_path: Path) -> None:
 # --- paths and values -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["s3://b/t.csv", "https://example.org/t.csv", "gs://b/t", "file:///t.csv", "hdfs:/b/t"])
-def test_urls_are_refused_in_words(url: str) -> None:
+@pytest.mark.parametrize("url", ["s3://b/t.csv", "https://example.org/t.csv", "gs://b/t", "az:/b/t"])
+def test_what_is_local_alone_refuses_urls_in_words(url: str) -> None:
     for path in (url, Path(url)):
         with pytest.raises(ModelError, match=r"^\w+://.* is a URL: only local paths"):
             local_path(path, ModelError)
-    with pytest.raises(CatalogError, match="only local paths"):
-        table(Path(url))
+
+
+@pytest.mark.parametrize("url", ["file:///t.csv", "hdfs:/b/t.csv", "http://example.org/t.csv"])
+def test_urls_of_unknown_schemes_are_refused_with_those_that_are_known(url: str) -> None:
+    for path in (url, Path(url)):
+        with pytest.raises(ModelError, match=r"cannot be reached: .* local path, or one of s3://, gs://, az://, https"):
+            local_path(path, ModelError)
 
 
 @pytest.mark.parametrize("path", ["t.csv", "/a/b:c/t.csv", "C:/t.csv", "a:b", "./s3://x", "12:/x"])
