@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_model
+from mmrec.cli.output import add_command, add_json, add_model, place
 
 if TYPE_CHECKING:
     from mmrec.recommending import Cause, Explanation, Moment

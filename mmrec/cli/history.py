@@ -9,7 +9,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_json, add_store, open_store, place
-
 from mmrec.remote import Place, written
 
 if TYPE_CHECKING:

@@ -103,7 +103,9 @@ def embed(
         check_workers_may_start()
     job = _Job(
         manifest=manifest,
-        encoders=LazyEncoders(chosen, to_place(store, StoreError), device=device, precision=precision, allow_pickle=allow_pickle),
+        encoders=LazyEncoders(
+            chosen, to_place(store, StoreError), device=device, precision=precision, allow_pickle=allow_pickle
+        ),
         limits=limits,
         batch_size=batch_size,
         policy=Policy(retry_failed=retry_failed, accept_missing=accept_missing, replace=replace),

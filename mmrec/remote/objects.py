@@ -27,7 +27,7 @@ _SCHEME_VARIABLES = {"s3": "AWS_*", "gs": "GOOGLE_*", "az": "AZURE_*"}
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """How large an object is, and the `etag` that changes with its content; when it was written, where that is known."""
+    """How large an object is, and the `etag` that changes with its content; when it was written, if that is known."""
 
     size: int
     etag: str
@@ -55,7 +55,7 @@ def stat(url: Url) -> Stat:
 
 
 def read_range(url: Url, start: int, end: int, etag: str = "") -> tuple[bytes, Stat]:
-    """The bytes from `start` to `end`, or to the last one, and what they are of. With an `etag`, of that content alone."""
+    """The bytes from `start` to `end`, or to the last one, and what they are of. With an `etag`, of that alone."""
     obstore, options = _obstore(), {"range": (start, end), **({"if_match": etag} if etag else {})}
     with _told(url):
         found = obstore.get(_store(url), url.key, options=options)
@@ -65,7 +65,7 @@ def read_range(url: Url, start: int, end: int, etag: str = "") -> tuple[bytes, S
 def read_whole(url: Url) -> bytes:
     obstore = _obstore()
     with _told(url):
-        return obstore.get(_store(url), url.key).bytes().to_bytes()
+        return bytes(obstore.get(_store(url), url.key).bytes())
 
 
 def write(url: Url, content: bytes | Path) -> None:

@@ -95,6 +95,9 @@ class Url:
     def parent(self) -> Url:
         return replace(self, key=posixpath.dirname(self._path.rstrip("/")))
 
+    def absolute(self) -> Url:
+        return self
+
     @property
     def is_writable(self) -> bool:
         return self.scheme in OBJECT_STORES

@@ -55,7 +55,7 @@ def stat(url: Url, access: Access) -> Stat:
 
 
 def read_range(url: Url, start: int, end: int, access: Access, etag: str = "") -> tuple[bytes, Stat]:
-    """The bytes from `start` to `end`, or to the last one, and what they are of. With an `etag`, of that content alone."""
+    """The bytes from `start` to `end`, or to the last one, and what they are of. With an `etag`, of that alone."""
     for attempt in range(1, MAX_TRIES + 1):
         try:
             content, found = _followed(url, start, end, access)

@@ -18,13 +18,13 @@ from fusion.config import FitReport
 from mmrec.errors import MMRecError, ModelError
 from mmrec.evaluation import InteractionSource
 from mmrec.recommending import Recommender
+from mmrec.remote import to_place, written
 from mmrec.reporting.items import Column, StoreItems, read_items
 from mmrec.reporting.neighbours import MAX_POINTS, ItemMap, Neighbourhood, item_map, neighbourhoods, spaces_of
 from mmrec.reporting.overview import Faults, Overview, RunRow, failures, overview, run_rows
 from mmrec.reporting.pictures import Preview, previews
 from mmrec.reporting.ranked_lists import Bias, Training, UserList, bias_of_lists, user_lists
 from mmrec.reporting.scores import Evaluation, evaluate
-from mmrec.remote import to_place, written
 from mmrec.store import FeatureStore
 
 logger = logging.getLogger(__name__)

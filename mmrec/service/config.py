@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmrec.errors import ServiceError
+from mmrec.remote import Url, to_place
 
 MIB = 2**20
 SHORTEST_TOKEN = 16
@@ -39,7 +40,7 @@ class ServiceConfig:
     mmrec.errors.ServiceError: host 0.0.0.0 is open to other machines: set a token of at least 16 characters
     """
 
-    store: str | Path
+    store: str | Path | Url
     encoder_set: str = ""
     models: Sequence[str | Path] = ()
     state: str | Path | None = None

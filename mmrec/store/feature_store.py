@@ -30,7 +30,7 @@ from mmrec.store.labels import StoredLabels
 from mmrec.store.rows import ADDED_COLUMNS, SCHEMA, changed_columns, mean_tokens, to_features, to_table
 from mmrec.store.runs import Run, RunLog
 from mmrec.store.status import StoreStatus
-from mmrec.store.tables import Tables, Version, drop_old_versions, store_errors, versions
+from mmrec.store.tables import Tables, Version, drop_old_versions, versions
 
 TABLE = "items"
 ENCODERS_TABLE = "encoders"
@@ -119,7 +119,7 @@ class FeatureStore:
         self._replaced_rows = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(FeatureStore, encoder_set=self.encoder_set), (self.folder.absolute() if isinstance(self.folder, Path) else self.folder,)
+        return partial(FeatureStore, encoder_set=self.encoder_set), (self.folder.absolute(),)
 
     def __repr__(self) -> str:
         of_set = f", encoder set {self.encoder_set!r}" if self.encoder_set else ""
@@ -149,8 +149,7 @@ class FeatureStore:
 
     def sets(self) -> list[str]:
         """The names of the encoder sets in this folder; "" is the first one."""
-        with store_errors(self.folder):
-            names = [name for name in table_names(self.folder) if name == TABLE or name.startswith(f"{TABLE}.")]
+        names = (name for name in table_names(self.folder) if name == TABLE or name.startswith(f"{TABLE}."))
         return [name.removeprefix(TABLE).removeprefix(".") for name in names]
 
     @property

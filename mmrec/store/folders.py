@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
+import pyarrow as pa
 
-from mmrec.errors import StoreError
-from mmrec.remote import Lease, LeaseHeld, Place, has_files, subfolders
+from mmrec.errors import MMRecError, RemoteError, StoreError
+from mmrec.remote import Lease, LeaseHeld, Place, explained, has_files, subfolders
 
 
 def has_table(folder: Place, name: str) -> bool:
@@ -18,8 +19,23 @@ def has_table(folder: Place, name: str) -> bool:
 
 
 def table_names(folder: Place) -> list[str]:
-    names = (name.removesuffix(".lance") for name in subfolders(folder) if name.endswith(".lance"))
-    return sorted(name for name in names if has_table(folder, name))
+    with store_errors(folder):
+        names = [name.removesuffix(".lance") for name in subfolders(folder) if name.endswith(".lance")]
+        return sorted(name for name in names if has_table(folder, name))
+
+
+@contextmanager
+def store_errors(folder: Place) -> Iterator[None]:
+    """Whatever the engine or an object store raises is a `StoreError` that names the folder."""
+    try:
+        yield
+    except RemoteError as error:
+        raise StoreError(f"store {error}") from error
+    except MMRecError:
+        raise
+    except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
+        told = f"{folder}: {error}" if isinstance(folder, Path) else explained(folder, error)
+        raise StoreError(f"store {told}") from error
 
 
 class WriteLock:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmrec.errors import MMRecError, RemoteError, StoreError
-from mmrec.remote import Place, explained, has_files, remove_folder
-from mmrec.store.folders import WriteLock, has_table
+from mmrec.errors import StoreError
+from mmrec.remote import Place, has_files, remove_folder
+from mmrec.store.folders import WriteLock, has_table, store_errors
 
 LONGEST_READ = timedelta(hours=1)
 CLIENT_OF_SERVERS = "lance_namespace_urllib3_client"
@@ -132,20 +132,6 @@ class Tables:
                 table.add_columns(pa.schema(missing))
             if outdated := [name for name in table.schema.names if name not in schema.names]:
                 table.drop_columns(outdated)
-
-
-@contextmanager
-def store_errors(folder: Place) -> Iterator[None]:
-    """Whatever the engine or an object store raises is a `StoreError` that names the folder."""
-    try:
-        yield
-    except RemoteError as error:
-        raise StoreError(f"store {error}") from error
-    except MMRecError:
-        raise
-    except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
-        told = f"{folder}: {error}" if isinstance(folder, Path) else explained(folder, error)
-        raise StoreError(f"store {told}") from error
 
 
 def versions(table: Any) -> list[Version]:

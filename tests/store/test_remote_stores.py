@@ -54,7 +54,7 @@ def test_a_store_in_a_bucket_does_what_a_local_one_does(words: Words, url: str) 
     ids, vectors_ID = remote.vectors("text")
     assert ids == local.vectors("text")[0] and (vectors_ID == local.vectors("text")[1]).all()
     assert embed(words / "catalog.csv", url, preset=words / "small.yaml").skipped == NUM_ITEMS
-    assert len(pickle.loads(pickle.dumps(remote))) == NUM_ITEMS
+    assert len(pickle.loads(pickle.dumps(remote))) == NUM_ITEMS  # noqa: S301
     before = remote.version
     remote.prune(ids[:3])
     assert len(remote) == 3
@@ -114,7 +114,7 @@ def test_reports_and_lists_go_to_a_bucket(words: Words, url: str, capsys: pytest
     assert main(["fit", "--store", url, "--interactions", "log.csv", "--model", "model"]) == 0
     for out in ("list.csv", "list.jsonl", "list.parquet"):
         assert main(["recommend", "--model", "model", "--all", "--out", f"s3://{BUCKET}/lists/{out}"]) == 0
-    assert objects.read_whole(Url("s3", BUCKET, "lists/list.csv")).startswith(b'"user_id","rank"') or True
+    assert b"u3" in objects.read_whole(Url("s3", BUCKET, "lists/list.csv"))
     page = f"s3://{BUCKET}/lists/report.html"
     assert main(["report", "--store", url, "--model", "model", "--out", page]) == 0
     assert b"</html>" in objects.read_whole(Url.parse(page))
@@ -209,9 +209,7 @@ def has_lock(lock: Url) -> bool:
     return any(found == lock for found, _ in listed(lock.parent))
 
 
-def test_who_lost_the_right_to_write_writes_no_more(
-    words: Words, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_lost_the_right_to_write_writes_no_more(words: Words, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     embed_words(words, url)
     store = FeatureStore(url)
     rows = list(store.features())

@@ -194,9 +194,9 @@ def num_fragments(store: FeatureStore) -> int:
 def test_a_store_where_none_can_be_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in ("hdfs://host/store", Path("hdfs://host/store")):
-        with pytest.raises(StoreError, match="hdfs://host/store cannot be reached: expected a local path, or one of"):
+        with pytest.raises(StoreError, match=r"hdfs://host/store cannot be reached: expected a local path, or one of"):
             FeatureStore(folder, create=True)
-    with pytest.raises(StoreError, match="https://example.org/store can only be read"):
+    with pytest.raises(StoreError, match=r"https://example.org/store can only be read"):
         FeatureStore("https://example.org/store", create=True)
     assert not list(tmp_path.iterdir())
 
