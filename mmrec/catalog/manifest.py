@@ -6,15 +6,16 @@ import logging
 import os
 import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from mmrec.catalog.folders import folder_rows, is_media_folder, passed_over
 from mmrec.catalog.media_paths import resolve_media
-from mmrec.errors import CatalogError, Problem, Reason
-from mmrec.tables import Table, is_missing, local_path, to_text
+from mmrec.errors import CatalogError, Problem, Reason, RemoteError
+from mmrec.remote import Access, Place, to_place
+from mmrec.tables import SUFFIXES, Table, is_folder, is_missing, to_text
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Item:
     """
 
     item_id: str
-    media: Path | None = None
+    media: Place | None = None
     title: str = ""
     description: str = ""
     tags: tuple[str, ...] = ()
@@ -72,10 +73,11 @@ class Catalog:
     ['rain-0', 'football-0']
     """
 
-    path: Path
-    media_root: Path | None
+    path: Place
+    media_root: Place | None
     num_items: int
     state: tuple[int, ...]
+    access: Access = field(default_factory=Access)
 
     def __repr__(self) -> str:
         return f"Catalog({str(self.path)!r}, {self.num_items} items)"
@@ -84,12 +86,20 @@ class Catalog:
         """The items in the order of the manifest."""
         if is_media_folder(self.path):
             for _, values in folder_rows(self.path):
-                yield _to_item(values["item_id"], values, self.path, self.media_root, keep_surrogates=True)
+                yield self._to_item(values["item_id"], values, self.path, keep_surrogates=True)
             return
         table = _table(self.path)
         for row, values in table.rows():
             item_id = _check_item_id(values["item_id"], table, row)
-            yield _to_item(item_id, values, self.path.parent, self.media_root, keep_surrogates=False)
+            yield self._to_item(item_id, values, self.path.parent, keep_surrogates=False)
+
+    def _to_item(self, item_id: str, values: Mapping[str, Any], folder: Place, *, keep_surrogates: bool) -> Item:
+        media_name = to_text(values.get("media")) if keep_surrogates else _to_valid(values.get("media"))
+        media, problem = resolve_media(media_name, folder, self.media_root, self.access)
+        item = _to_item(item_id, values)
+        if not media_name and not item.tags and not item.title.strip() and not item.description.strip():
+            problem = Problem(Reason.NO_CONTENT, "the row has neither media nor text")
+        return replace(item, media=media, problem=problem)
 
     def check_unchanged(self) -> None:
         """Raises `CatalogError` if the manifest changed since it was validated."""
@@ -99,12 +109,19 @@ class Catalog:
             )
 
 
-def read_catalog(path: str | os.PathLike[str], *, media_root: str | os.PathLike[str] | None = None) -> Catalog:
+def read_catalog(
+    path: str | os.PathLike[str],
+    *,
+    media_root: str | os.PathLike[str] | None = None,
+    access: Access | None = None,
+) -> Catalog:
     """Validate a manifest (`.csv`, `.jsonl`, `.parquet`) or a folder of media files, in one streaming pass.
 
-    Relative media paths are relative to the manifest and may not leave its folder; absolute ones are taken as given.
-    With `media_root`, every file must lie below that folder after links are resolved. In a folder, each media file
-    is an item whose id is its path relative to the folder.
+    The manifest, the folder and the media may be URLs: `s3://`, `gs://`, `az://`, and of files `https://`; media by
+    `https` only from the hosts of `access`. Relative media paths are relative to the manifest and may not leave its
+    folder; absolute ones are taken as given, but for those of this machine in a manifest at a URL. With `media_root`,
+    every file must lie below that folder after links are resolved. In a folder, each media file is an item whose id is
+    its path relative to the folder.
 
     Raises `CatalogError` naming the row for anything that makes the manifest ambiguous or unreadable: an empty or
     repeated `item_id`, a missing column, bytes that are not UTF-8, a line that does not parse. A catalog without any
@@ -116,18 +133,21 @@ def read_catalog(path: str | os.PathLike[str], *, media_root: str | os.PathLike[
     >>> [item.item_id for item in mmrec.read_catalog("media").items()]
     ['football-0.mp4', 'rain-0.wav']
     """
-    path = local_path(path, CatalogError)
-    root = None
-    if media_root is not None:
-        root = local_path(media_root, CatalogError).resolve()
+    place = to_place(path, CatalogError)
+    root = None if media_root is None else to_place(media_root, CatalogError)
+    if isinstance(root, Path):
+        root = root.resolve()
         if not root.is_dir():
             raise CatalogError(f"media root {root} is not a folder: name the folder that all media must lie in")
-    state = _state(path)
-    num_items = _count_folder(path) if is_media_folder(path) else _check_table(path)
-    return Catalog(path=path, media_root=root, num_items=num_items, state=state)
+    try:
+        state = _state(place)
+        num_items = _count_folder(place) if is_media_folder(place) else _check_table(place)
+    except RemoteError as error:
+        raise CatalogError(str(error)) from error
+    return Catalog(path=place, media_root=root, num_items=num_items, state=state, access=access or Access())
 
 
-def _count_folder(path: Path) -> int:
+def _count_folder(path: Place) -> int:
     num_items = sum(1 for _ in folder_rows(path))
     others = passed_over(path)
     if not num_items:
@@ -138,7 +158,7 @@ def _count_folder(path: Path) -> int:
     return num_items
 
 
-def _check_table(path: Path) -> int:
+def _check_table(path: Place) -> int:
     """The number of rows, all of them with an id of their own."""
     table = _table(path)
     rows_by_id: dict[int, int] = {}
@@ -156,14 +176,15 @@ def _check_table(path: Path) -> int:
     return num_items
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def _state(path: Place) -> tuple[int, ...]:
     """What changes when the manifest is written anew; a folder of media may grow while it is read."""
-    if not path.exists():
+    is_there = path.exists() if isinstance(path, Path) else path.suffix.lower() in SUFFIXES or is_folder(path)
+    if not is_there:
         raise CatalogError(f"there is no catalog at {path}")
     return () if is_media_folder(path) else _table(path).state()
 
 
-def _table(path: Path) -> Table:
+def _table(path: Place) -> Table:
     return Table(path, known=KNOWN_COLUMNS, required=["item_id"], others=True, error=CatalogError)
 
 
@@ -182,18 +203,12 @@ def _check_item_id(value: Any, table: Table, row: int) -> str:
     return item_id
 
 
-def _to_item(
-    item_id: str, values: Mapping[str, Any], folder: Path, media_root: Path | None, *, keep_surrogates: bool
-) -> Item:
+def _to_item(item_id: str, values: Mapping[str, Any]) -> Item:
     texts = {column: _to_valid(values.get(column)) for column in TEXT_COLUMNS}
     tags = _to_tags(values.get("tags"))
-    media_name = to_text(values.get("media")) if keep_surrogates else _to_valid(values.get("media"))
-    media, problem = resolve_media(media_name, folder, media_root)
-    if not media_name and not tags and not texts["title"].strip() and not texts["description"].strip():
-        problem = Problem(Reason.NO_CONTENT, "the row has neither media nor text")
     others = {_to_valid(name): _to_valid(value) for name, value in values.items() if name not in KNOWN_COLUMNS}
     metadata = {name: text for name, text in others.items() if text}
-    return Item(item_id=item_id, media=media, tags=tags, metadata=metadata, problem=problem, **texts)
+    return Item(item_id=item_id, tags=tags, metadata=metadata, **texts)
 
 
 def _to_valid(value: Any) -> str:

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mmrec.cli.output import add_command, add_json
+from mmrec.cli.output import add_command, add_json, place
 
 
 def add_adapt_command(commands: Any) -> None:
     adapt = add_command(commands, "adapt", _adapt, "train a preset's encoders further on the media of a small catalog")
-    adapt.add_argument("catalog", type=Path, help="a .csv, .jsonl or .parquet manifest, or a folder of media files")
+    adapt.add_argument("catalog", type=place, help="a .csv, .jsonl or .parquet manifest, or a folder of media files")
     adapt.add_argument("--preset", default="base", metavar="NAME|FILE", help="name or YAML file (default: base)")
     adapt.add_argument("--allow-pickle", action="store_true", help="read weights that exist only as pickles")
     adapt.add_argument("--out", type=Path, required=True, metavar="DIR", help="new: the adapters and preset.yaml")

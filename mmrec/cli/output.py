@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.logs import add_logging
 from mmrec.errors import MMRecError
-from mmrec.remote import Place, to_place
+from mmrec.remote import Place, parse_size, to_place
 
 if TYPE_CHECKING:
     from mmrec.searching import Copies
@@ -77,6 +77,13 @@ def place(text: str) -> Place:
         return to_place(text, MMRecError)
     except MMRecError:
         return Path(text)
+
+
+def size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except MMRecError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def count(text: str) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.metrics import write_metrics
-from mmrec.cli.output import add_command, add_json, add_store, fail, open_store, place, positive, share
+from mmrec.cli.output import add_command, add_json, add_store, fail, open_store, place, positive, share, size
 from mmrec.cli.progress import embed_progress, stop_on_sigterm
 from mmrec.errors import MMRecError
 
@@ -42,8 +42,15 @@ def add_store_commands(commands: Any) -> None:
     )
     embed.add_argument("--worker-memory", type=positive, default=4.0, metavar="GIB", help="of one worker (default: 4)")
     embed.add_argument(
-        "--media-root", type=Path, metavar="DIR", help="refuse media outside this folder, links resolved"
+        "--media-root", type=place, metavar="DIR|URL", help="refuse media outside this folder, links resolved"
     )
+    embed.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST", help="read https:// media from it (repeatable)"
+    )
+    embed.add_argument(
+        "--cache", type=Path, metavar="DIR", help="for media at URLs that must be read whole (default: ~/.cache/mmrec)"
+    )
+    embed.add_argument("--cache-size", type=size, default="20G", metavar="SIZE", help="of it (default: 20G)")
     embed.add_argument("--max-failures", type=share, default=0.1, metavar="SHARE", help="of the items (default: 0.1)")
     embed.add_argument("--as", dest="set", default="", metavar="NAME", help="a set of features beside the first")
     embed.add_argument("--replace", action="store_true", help="put new tokens in the place of another encoder's")
@@ -98,6 +105,9 @@ def _embed(arguments: argparse.Namespace) -> int:
         timeout_seconds=arguments.timeout,
         worker_memory_bytes=int(arguments.worker_memory * 2**30),
         media_root=arguments.media_root,
+        allow_hosts=arguments.allow_host,
+        cache=arguments.cache,
+        cache_bytes=arguments.cache_size,
         prune=arguments.prune,
         max_pruned=arguments.max_pruned,
         retry_failed=arguments.retry_failed,

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any
 
 from mmrec.embedding.decoding import REVIVALS_IN_A_ROW, DecodeLimits, problem_of, schedule, start_pool
 from mmrec.errors import MMRecError
 from mmrec.media import DecodedMedia, FramePlan, SoundPlan
+from mmrec.remote import Place
 
 
 class DecodePool:
     """Decodes files one at a time as they are asked for, by any thread, in worker processes that stay for the next one.
 
-    >>> from pathlib import Path
-    >>> from mmrec.embedding import DecodeLimits, DecodePool
+    >>>     >>> from mmrec.embedding import DecodeLimits, DecodePool
     >>> from mmrec.media import FramePlan, FrameSampling
     >>> pool = DecodePool(DecodeLimits(workers=1))
     >>> plan = FramePlan(sampling=FrameSampling(count=2), height=32, width=32)
@@ -30,12 +29,12 @@ class DecodePool:
         self._lock = threading.Lock()
         self._pool: Any = None
 
-    def decode(self, media: Path, frames: FramePlan | None, sound: SoundPlan | None) -> DecodedMedia:
+    def decode(self, media: Place, frames: FramePlan | None, sound: SoundPlan | None) -> DecodedMedia:
         """What the plans ask of a file, or the problems of both. Raises `MMRecError` where no worker can be had."""
         for _ in range(REVIVALS_IN_A_ROW):
             pool = self._running()
             try:
-                future = schedule(pool, media, frames, sound, self._limits.timeout_seconds)
+                future = schedule(pool, media, frames, sound, self._limits.timeout_seconds, self._limits.access)
             except RuntimeError:  # the pool broke while no request was in it
                 self._drop(pool)
                 continue

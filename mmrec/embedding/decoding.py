@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -28,6 +28,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from mmrec.catalog import Item
 from mmrec.errors import MMRecError, Problem, Reason
 from mmrec.media import DecodedMedia, FramePlan, SoundPlan, decode_media
+from mmrec.remote import Access, Place
 from mmrec.store import Modality
 
 BYTES_IN_FLIGHT = 256 * 2**20  # decoded, but not taken yet
@@ -42,7 +43,7 @@ def available_cpus() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
-    """What decoding one item may take, and how many worker processes share the work.
+    """What decoding one item may take and reach, and how many worker processes share the work.
 
     >>> from mmrec.embedding import DecodeLimits
     >>> DecodeLimits(workers=4, timeout_seconds=30).num_workers
@@ -52,6 +53,7 @@ class DecodeLimits:
     workers: int = 0
     timeout_seconds: float = 120.0
     memory_bytes: int = 4 * 2**30
+    access: Access = field(default_factory=Access)
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -184,7 +186,9 @@ class _Workers(Generic[Task]):
             seconds /= 2
         try:
             pool = self._running_pool()
-            future = schedule(pool, request.task.item.media, request.frames, request.sound, seconds)
+            future = schedule(
+                pool, request.task.item.media, request.frames, request.sound, seconds, self._limits.access
+            )
         except RuntimeError as error:  # the pool broke while no request was in it
             self._revive(self._pool, error)
             self.submit(request)
@@ -285,10 +289,15 @@ def start_pool(limits: DecodeLimits) -> ProcessPool:
 
 
 def schedule(
-    pool: ProcessPool, media: Path | None, frames: FramePlan | None, sound: SoundPlan | None, seconds: float
+    pool: ProcessPool,
+    media: Place | None,
+    frames: FramePlan | None,
+    sound: SoundPlan | None,
+    seconds: float,
+    access: Access,
 ) -> ProcessFuture[DecodedMedia]:
     """Let a worker decode a file; it is killed after so many seconds."""
-    return pool.schedule(_decode, (str(media), frames, sound, seconds), timeout=seconds)
+    return pool.schedule(_decode, (str(media), frames, sound, seconds, access), timeout=seconds)
 
 
 class _WorkerProcess(SpawnProcess):
@@ -348,6 +357,7 @@ def _unpickle_worker(kind: type[_WorkerProcess], state: bytes) -> _WorkerProcess
 def _start_worker(parent: int, memory_bytes: int) -> None:
     _limit(resource.RLIMIT_AS, _address_space() + memory_bytes)
     _limit(resource.RLIMIT_CORE, 0)
+    os.environ["TOKIO_WORKER_THREADS"] = "2"  # of the object store's client, each with an address space of its own
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
@@ -373,8 +383,10 @@ def _exit_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _decode(path: str, frames: FramePlan | None, sound: SoundPlan | None, seconds: float) -> DecodedMedia:
+def _decode(
+    path: str, frames: FramePlan | None, sound: SoundPlan | None, seconds: float, access: Access
+) -> DecodedMedia:
     start = time.perf_counter()
-    media = decode_media(path, frames, sound, seconds=seconds)
+    media = decode_media(path, frames, sound, seconds=seconds, access=access)
     media.decode_seconds = time.perf_counter() - start
     return media

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmrec.catalog import Item
-from mmrec.store import HASH_CHARACTERS, StoredKeys
+from mmrec.errors import RemoteError
+from mmrec.remote import Access, Url
+from mmrec.remote import stat as stat_url
+from mmrec.store import HASH_CHARACTERS, StoredKeys, digest
 
 WHOLE_BYTES = 16 * 2**20  # files up to this size are hashed whole
 PART_BYTES = 4 * 2**20  # of larger ones the head, the middle and the tail
@@ -22,6 +25,8 @@ _THREADS, _LOOKAHEAD = 8, 64
 @dataclass(frozen=True, slots=True)
 class MediaIdentity:
     """`content` is a hash of the file, `state` one of its path, size and time of change; both empty where it is away.
+
+    Of what lies at a URL, ETag and size say what it is: nothing of it is fetched to tell.
 
     While the state is the same, so is the content: the file is not read again.
     """
@@ -33,12 +38,12 @@ class MediaIdentity:
 ABSENT = MediaIdentity()
 
 
-def identified(items: Iterable[Item], keys: StoredKeys) -> Iterator[tuple[Item, MediaIdentity]]:
+def identified(items: Iterable[Item], keys: StoredKeys, access: Access) -> Iterator[tuple[Item, MediaIdentity]]:
     """The items in their order, with the identities of their media; several files are read at once."""
     waiting: deque[tuple[Item, Future[MediaIdentity]]] = deque()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="identity") as threads:
         for item in items:
-            waiting.append((item, threads.submit(_identify, item, keys)))
+            waiting.append((item, threads.submit(_identify, item, keys, access)))
             if len(waiting) >= _LOOKAHEAD:
                 earlier, identity = waiting.popleft()
                 yield earlier, identity.result()
@@ -46,9 +51,11 @@ def identified(items: Iterable[Item], keys: StoredKeys) -> Iterator[tuple[Item, 
             yield earlier, identity.result()
 
 
-def _identify(item: Item, keys: StoredKeys) -> MediaIdentity:
+def _identify(item: Item, keys: StoredKeys, access: Access) -> MediaIdentity:
     if item.media is None or item.problem is not None:
         return ABSENT
+    if isinstance(item.media, Url):
+        return _of_url(item.media, access)
     try:
         status = item.media.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -60,6 +67,15 @@ def _identify(item: Item, keys: StoredKeys) -> MediaIdentity:
         return MediaIdentity(content_hash(item.media, status.st_size), state)
     except (OSError, ValueError):
         return ABSENT
+
+
+def _of_url(url: Url, access: Access) -> MediaIdentity:
+    try:
+        there = stat_url(url, access)
+    except RemoteError:
+        return ABSENT
+    of_url = [str(url)] if url.scheme == "https" else []  # a web server's ETags tell the states of one file alone
+    return MediaIdentity(digest(there.etag, there.size, *of_url), digest(str(url), there.etag, there.size))
 
 
 def _state(path: Path, status: os.stat_result) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,8 +28,9 @@ from mmrec.embedding.tasks import (
 )
 from mmrec.embedding.writing import Writer
 from mmrec.errors import MMRecError, StoreError
-from mmrec.remote import to_place
+from mmrec.remote import Access, to_place
 from mmrec.store import FeatureStore, Findings, StoredKeys
+from mmrec.tables import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ def embed(
     timeout_seconds: float = 120.0,
     worker_memory_bytes: int = 4 * 2**30,
     media_root: str | os.PathLike[str] | None = None,
+    allow_hosts: Sequence[str] = (),
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int = 20 * 10**9,
     encoder_set: str = "",
     replace: bool = False,
     retry_failed: bool = False,
@@ -68,6 +72,10 @@ def embed(
     cannot be read, its tokens stay, and the item is `stale`, until it comes back or `accept_missing` says that it is
     gone. Where the store holds tokens of other encoders, embedding refuses to start, unless `replace` says that new
     ones take their place, or `encoder_set` names a set to be kept beside the others, which starts from what they share.
+
+    The catalog, its media and the store may be URLs (`s3://`, `gs://`, `az://`), and of `https` the first two: media
+    only from `allow_hosts`. Such a file is recognised by its ETag and size, and read by ranges; one that can only be
+    read whole lies in the folder `cache` meanwhile, which holds `cache_bytes` at most.
 
     The report has a `problem` where more than a share of `max_failures` of the items failed, or lost what they had or
     should have. `prune` deletes the rows of items that left the catalog, but refuses to, before anything is embedded,
@@ -89,7 +97,11 @@ def embed(
     16
     """
     start = time.perf_counter()
-    limits = DecodeLimits(workers=workers, timeout_seconds=timeout_seconds, memory_bytes=worker_memory_bytes)
+    kept = {} if cache is None else {"cache": local_path(cache, MMRecError)}
+    access = Access(hosts=tuple(allow_hosts), cache_bytes=cache_bytes, **kept)
+    limits = DecodeLimits(
+        workers=workers, timeout_seconds=timeout_seconds, memory_bytes=worker_memory_bytes, access=access
+    )
     for name, value in (("max_pruned", max_pruned), ("max_failures", max_failures)):
         if not 0 <= value <= 1:
             raise MMRecError(f"{name} is {value}: expected a share between 0 and 1")
@@ -98,7 +110,7 @@ def embed(
     if not keep_days >= 0:
         raise MMRecError(f"keep_days is {keep_days}: expected 0 or more")
     chosen = load_preset(preset)
-    manifest = read_catalog(catalog, media_root=media_root)
+    manifest = read_catalog(catalog, media_root=media_root, access=access)
     if (chosen.visual or chosen.audio) and any(item.media is not None for item in manifest.items()):
         check_workers_may_start()
     job = _Job(
@@ -177,7 +189,7 @@ class _Job:
         """The tasks with anything to embed; of the others the rows are brought up to date."""
         preset, fingerprints = self.encoders.preset, self.encoders.fingerprints
         words = Findings(store).word_digests() if "text" in fingerprints else {}
-        for task in tasks_of(reading.items(), preset, fingerprints, keys, self.policy, words):
+        for task in tasks_of(reading.items(), preset, fingerprints, keys, self.policy, words, self.limits.access):
             if task.todo:
                 yield task
                 continue

@@ -13,6 +13,7 @@ from mmrec.catalog import Catalog, Item
 from mmrec.embedding.identity import ABSENT, MediaIdentity, identified
 from mmrec.embedding.presets import Preset
 from mmrec.errors import CatalogError, Reason, StoreError
+from mmrec.remote import Access
 from mmrec.store import MODALITIES, Features, FeatureStore, Kept, Modality, StoredKeys, StoredRow, digest
 
 _TOLD_BY_THE_FILE = frozenset({Reason.NO_STREAM, Reason.NOT_WANTED})  # the file was read, or the preset does not ask
@@ -145,12 +146,13 @@ def tasks_of(
     keys: StoredKeys,
     policy: Policy,
     words: Mapping[str, str] = MappingProxyType({}),
+    access: Access | None = None,
 ) -> Iterator[Task]:
     """Of every item, what is to be done with it: nothing where the store holds it as it is now.
 
     `words` has a hash of those that are heard and seen in an item, where there are any.
     """
-    for item, media in identified(items, keys):
+    for item, media in identified(items, keys, access or Access()):
         text, stored = preset.text_of(item), keys.row(item.item_id)
         content: dict[Modality, Any] = dict.fromkeys(("visual", "audio"), _content(item, media))
         content["text"] = text or content["visual"]

@@ -1,6 +1,7 @@
 """Opening a file and reading one stream of it: only this file, only what is in it, and no further than the deadline.
 
-FFmpeg gets an open descriptor of a regular file and may open nothing else: no path, no protocol, no playlist.
+FFmpeg gets an open descriptor of a regular file, or the ranges of an object that it asks for, and may open nothing
+else: no path, no protocol, no playlist.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from av.stream import Discard, Disposition, Stream
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from mmrec.errors import Problem, Reason
+from mmrec.errors import Problem, Reason, RemoteError
 from mmrec.media.tags import TAG_ERRORS
+from mmrec.remote import KEPT_BYTES, Access, Place, RangedFile, fetched
 
 MAX_READ_ERRORS = 16
 
@@ -56,7 +58,22 @@ def words_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def open_container(path: Path) -> InputContainer:
+def open_container(place: Place, access: Access) -> InputContainer:
+    """Open a file, or an object: one that has no index, and is too large for memory, is fetched into the cache."""
+    if isinstance(place, Path):
+        return _open_file(place)
+    try:
+        file = RangedFile(place, access)
+        container = _open(file, {"protocol_whitelist": "none"})
+        if file.stat.size <= KEPT_BYTES or container.format.name in INDEXED_FORMATS:
+            return container
+        with container, fetched(file, access) as whole:
+            return _open_descriptor(whole.fileno())
+    except RemoteError as error:
+        raise Unreadable(error.reason, str(error)) from None
+
+
+def _open_file(path: Path) -> InputContainer:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_NOCTTY", 0))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -71,18 +88,22 @@ def open_container(path: Path) -> InputContainer:
             raise Unreadable(Reason.NOT_A_FILE, f"{path} is no regular file")
         if status.st_size == 0:
             raise Unreadable(Reason.NOT_MEDIA, "the file is empty")
-        options = {
-            "fd": str(descriptor),
-            "protocol_whitelist": "fd",
-            "format_whitelist": CONTAINER_FORMATS,
-        }
-        return av.open("fd:", options=options, metadata_errors=TAG_ERRORS)
+        return _open_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _open_descriptor(descriptor: int) -> InputContainer:
+    return _open("fd:", {"fd": str(descriptor), "protocol_whitelist": "fd"})
+
+
+def _open(file: Any, options: dict[str, str]) -> InputContainer:
+    try:
+        return av.open(file, options={**options, "format_whitelist": CONTAINER_FORMATS}, metadata_errors=TAG_ERRORS)
     except av.error.FFmpegError as error:
         raise Unreadable(Reason.NOT_MEDIA, words_of(error)) from None
     except ValueError as error:
         raise Unreadable(Reason.NOT_MEDIA, str(error)) from None
-    finally:
-        os.close(descriptor)
 
 
 def choose_video(container: InputContainer) -> VideoStream | None:

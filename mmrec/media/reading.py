@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import av
@@ -19,13 +18,14 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrec.errors import Problem, Reason
+from mmrec.errors import Problem, Reason, RemoteError
 from mmrec.media.container import Unreadable, choose_audio, choose_video, facts_of, open_container, words_of
 from mmrec.media.orientation import Orientation
 from mmrec.media.pictures import read_pictures
 from mmrec.media.sampling import FramePlan, SoundPlan
 from mmrec.media.sound import read_sound
 from mmrec.media.tags import tags_of
+from mmrec.remote import Access, to_place
 
 PICTURE_SHARE, DECODE_SHARE = 0.6, 0.9  # of an item's seconds: when its pictures, and when all of it must be decoded
 
@@ -65,8 +65,11 @@ def decode_media(
     *,
     seconds: float = math.inf,
     threads: int = 1,
+    access: Access | None = None,
 ) -> DecodedMedia:
-    """Open `path` once and decode what the plans ask for; a plan that is None is not decoded.
+    """Open `path`, which may be a URL, once and decode what the plans ask for; a plan that is None is not decoded.
+
+    `access` says which hosts `https` may read from, and where that lies meanwhile which can only be read whole.
 
     `threads` decode the pictures, but for small ones, which one decodes as soon. One is right where worker processes
     share the cores: two take 5 to 30% more processor time for the same frames.
@@ -86,7 +89,7 @@ def decode_media(
     start = time.monotonic()
     media = DecodedMedia()
     try:
-        container = open_container(Path(path))
+        container = open_container(to_place(path, RemoteError), access or Access())
     except Unreadable as error:
         media.visual_problem = media.audio_problem = error.problem
         return media
@@ -129,6 +132,8 @@ def _guarded(read: Callable[[], tuple[T, Problem | None]]) -> tuple[T | None, Pr
         return read()
     except Unreadable as error:
         return None, error.problem
+    except RemoteError as error:
+        return None, Problem(error.reason, str(error))
     except MemoryError:
         return None, _out_of_memory()
     except (av.error.FFmpegError, ValueError, ArithmeticError, LookupError) as error:

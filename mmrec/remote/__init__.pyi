@@ -2,8 +2,10 @@ from .access import Access as Access
 from .access import host_of as host_of
 from .access import parse_size as parse_size
 from .cache import fetched as fetched
+from .files import KEPT_BYTES as KEPT_BYTES
 from .files import RangedFile as RangedFile
 from .files import open_file as open_file
+from .files import open_named as open_named
 from .files import stat as stat
 from .leases import Lease as Lease
 from .leases import LeaseHeld as LeaseHeld
@@ -13,6 +15,7 @@ from .objects import listed as listed
 from .places import has_files as has_files
 from .places import read_text as read_text
 from .places import remove_folder as remove_folder
+from .places import state_of as state_of
 from .places import subfolders as subfolders
 from .places import text_if_there as text_if_there
 from .places import total_bytes as total_bytes

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from mmrec.remote import objects, web
-from mmrec.remote.access import Access
+from mmrec.remote.access import Access, host_of
 from mmrec.remote.objects import Stat
 from mmrec.remote.urls import Place, Url
 
 BLOCK_BYTES = 256 * 2**10
 FIRST_BLOCKS, MOST_BLOCKS = 4, 32
 """At once: of the head of a file, and where it is read on and on."""
-KEPT_BLOCKS = 64
+KEPT_BYTES = 16 * 2**20
 WHOLE_BYTES = 4 * 2**20
 """Of smaller files, all that is left comes with the second request."""
 
@@ -38,6 +38,11 @@ def open_file(place: Place, access: Access | None = None) -> BinaryIO:
     if isinstance(place, Path):
         return place.open("rb")
     return cast(BinaryIO, io.BufferedReader(RangedFile(place, access or Access()), BLOCK_BYTES))
+
+
+def open_named(place: Place) -> BinaryIO:
+    """As `open_file`, for a file that the user named: by that, its host is allowed, though none that it leads to."""
+    return open_file(place, None if isinstance(place, Path) else Access(hosts=(host_of(place),)))
 
 
 class RangedFile(io.RawIOBase):
@@ -100,5 +105,5 @@ class RangedFile(io.RawIOBase):
         for start in range(0, len(content), BLOCK_BYTES):
             self._blocks[number + start // BLOCK_BYTES] = content[start : start + BLOCK_BYTES]
         self._next = number + -(-len(content) // BLOCK_BYTES)
-        while len(self._blocks) > KEPT_BLOCKS:
+        while len(self._blocks) * BLOCK_BYTES > KEPT_BYTES:
             self._blocks.popitem(last=False)

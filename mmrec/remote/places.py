@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from tempfile import TemporaryDirectory
 
 from mmrec.errors import Reason, RemoteError
 from mmrec.remote import objects
+from mmrec.remote.access import Access, host_of
+from mmrec.remote.files import stat
 from mmrec.remote.urls import OBJECT_STORES, Place, Url, expected_places
 
 
@@ -40,6 +43,15 @@ def write_text(place: Place, text: str) -> None:
     beside.replace(place)
 
 
+def state_of(place: Place) -> tuple[int, ...]:
+    """Numbers that change when a file is written anew."""
+    if isinstance(place, Path):
+        found = place.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+    there = stat(place, Access(hosts=(host_of(place),)))
+    return there.size, int.from_bytes(hashlib.blake2b(there.etag.encode(), digest_size=8).digest())
+
+
 def subfolders(place: Place) -> list[str]:
     """The names of the folders directly in a folder; none where it is not there."""
     if isinstance(place, Url):
@@ -55,7 +67,7 @@ def has_files(place: Place) -> bool:
 def total_bytes(place: Place) -> int:
     """Of all files below a folder."""
     if isinstance(place, Url):
-        return sum(stat.size for _, stat in objects.listed(place))
+        return sum(there.size for _, there in objects.listed(place))
     return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
 
 

@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 from urllib.parse import quote, unquote
 
@@ -102,6 +102,11 @@ class Url:
     def is_writable(self) -> bool:
         return self.scheme in OBJECT_STORES
 
+    def relative_to(self, other: Url) -> PurePosixPath:
+        """The path from a folder that it lies in."""
+        folder = other._path.rstrip("/")
+        return PurePosixPath(self.key[len(folder) + 1 :] if folder else self.key)
+
     def is_relative_to(self, other: Url) -> bool:
         folder = other._path.rstrip("/")
         steps = unquote(self._path).split("/") if self.scheme == "https" else self.key.split("/")
@@ -119,7 +124,7 @@ def expected_places(schemes: Iterable[str] = SCHEMES) -> str:
 def find_url(path: str | os.PathLike[str]) -> str | None:
     """The URL that was given in place of a path; None for a path.
 
-    >>> from pathlib import Path
+    >>> from pathlib import Path, PurePosixPath
     >>> from mmrec.remote import find_url
     >>> find_url(Path("s3://bucket/catalog.csv"))
     's3://bucket/catalog.csv'

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmrec.catalog import Item
-from mmrec.errors import Problem, Reason
+from mmrec.errors import Problem, Reason, StoreError
+from mmrec.remote import to_place
 from mmrec.store.features import MODALITIES, Features, Tokens
 
 _TOKENS = pa.list_(pa.list_(pa.float32()))
@@ -173,7 +173,7 @@ def to_features(row: Mapping[str, pa.Scalar]) -> Features:
     features = Features(
         item=Item(
             item_id=row["item_id"].as_py(),
-            media=None if media is None else Path(media),
+            media=None if media is None else to_place(media, StoreError),
             title=row["title"].as_py(),
             description=row["description"].as_py(),
             tags=tuple(row["tags"].as_py()),

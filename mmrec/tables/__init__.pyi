@@ -1,3 +1,4 @@
+from .paths import is_folder as is_folder
 from .paths import local_path as local_path
 from .paths import walk_files as walk_files
 from .table import SUFFIXES as SUFFIXES

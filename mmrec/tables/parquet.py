@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from mmrec.tables.paths import walk_files
+from mmrec.remote import Place, Url, open_named
+from mmrec.tables.paths import is_folder, walk_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,32 +20,45 @@ BATCH_BYTES = 8 * 2**20
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
-def list_parts(path: Path) -> list[Path]:
+def list_parts(path: Place) -> list[Place]:
     """The Parquet files of a table, in the order of their names; `_SUCCESS`, `_metadata` and hidden files are none."""
-    if not path.is_dir():
+    if not is_folder(path):
         return [path]
-    return [part for part in walk_files(path) if part.suffix.lower() == ".parquet" and _is_data(part.relative_to(path))]
+    return [part for part in walk_files(path) if part.suffix.lower() == ".parquet" and _is_data(below(part, path))]
 
 
-def _is_data(name: Path) -> bool:
+def below(part: Place, folder: Place) -> PurePath:
+    """The path from a folder to a file in it."""
+    if isinstance(part, Url):
+        assert isinstance(folder, Url)
+        return part.relative_to(folder)
+    return part.relative_to(folder)
+
+
+def source(place: Place) -> Any:
+    """What Arrow reads a file from."""
+    return place if isinstance(place, Path) else open_named(place)
+
+
+def _is_data(name: PurePath) -> bool:
     return not any(step.startswith((".", "_")) for step in name.parts)
 
 
-def partition_values(part: Path, root: Path) -> dict[str, str | None]:
+def partition_values(part: Place, root: Place) -> dict[str, str | None]:
     """What the folders `column=value` between the root and a part say, as text: `007` stays `007`.
 
-    >>> from pathlib import Path
+    >>> from pathlib import Path, PurePath
     >>> partition_values(Path("c.parquet/year=2001/genre=sci%2Dfi/part-0.parquet"), Path("c.parquet"))
     {'year': '2001', 'genre': 'sci-fi'}
     """
-    steps = [step.partition("=") for step in part.relative_to(root).parts[:-1] if "=" in step]
+    steps = [step.partition("=") for step in below(part, root).parts[:-1] if "=" in step]
     return {unquote(name): None if value == _NO_VALUE else unquote(value) for name, _, value in steps}
 
 
-def count_rows(part: Path) -> int:
+def count_rows(part: Place) -> int:
     import pyarrow.parquet as pq
 
-    return int(pq.read_metadata(part).num_rows)
+    return int(pq.read_metadata(source(part)).num_rows)
 
 
 def part_rows(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[list[Any]]:

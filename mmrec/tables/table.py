@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.errors import MMRecError
+from mmrec.errors import MMRecError, RemoteError
+from mmrec.remote import Place, state_of, to_place
 from mmrec.tables.names import ColumnNames
-from mmrec.tables.parquet import count_rows, list_parts, part_rows, partition_values
-from mmrec.tables.paths import local_path
+from mmrec.tables.parquet import count_rows, list_parts, part_rows, partition_values, source
+from mmrec.tables.paths import is_folder
 from mmrec.tables.text_files import csv_header, csv_rows, encoding_of, is_spaced, json_rows
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
+TEXT_SUFFIXES = (".csv", ".jsonl", ".ndjson")
+SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 CSV_BLOCK_BYTES = 4 * 2**20
 
 Row = tuple[int, dict[str, Any]]
@@ -34,7 +35,7 @@ class Table:
     for it. In a folder, files that begin with `_` or `.` are no parts, and folders `column=value` are columns.
 
     Args:
-        path: where it lies, on this machine.
+        path: where it lies; a URL serves as well.
         known: the names of columns that mean something.
         required: those that each row must have.
         others: whether columns of other names are kept.
@@ -58,12 +59,16 @@ class Table:
         others: bool,
         error: type[MMRecError],
     ) -> None:
-        self.path = local_path(path, error)
+        self.path = to_place(path, error)
         self._error = error
         self._names = ColumnNames(known, required=required, others=others, error=error)
-        self._suffix = ".parquet" if self.path.is_dir() else self.path.suffix.lower()
+        with self._reading():
+            self._suffix = ".parquet" if self._is_folder() else self.path.suffix.lower()
         if self._suffix not in SUFFIXES:
             raise error(f"{path}: expected a folder or a file that ends in {', '.join(SUFFIXES)}")
+
+    def _is_folder(self) -> bool:
+        return self.path.suffix.lower() not in TEXT_SUFFIXES and is_folder(self.path)
 
     def rows(self) -> Iterator[Row]:
         """(number of the row, value of each column): rows are counted from 1, with the header of a CSV file.
@@ -84,7 +89,7 @@ class Table:
     def where(self, row: int) -> str:
         """The file and the row of it, for a number of `rows()`."""
         part = self.path
-        if part.is_dir():
+        if self._suffix == ".parquet":
             for part in list_parts(self.path):
                 if row <= (num_rows := count_rows(part)):
                     break
@@ -100,8 +105,7 @@ class Table:
     def state(self) -> tuple[int, ...]:
         """What changes when the table is written anew."""
         with self._reading():
-            stats = [part.stat() for part in list_parts(self.path)]
-        return tuple(number for stat in stats for number in (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            return tuple(number for part in list_parts(self.path) for number in state_of(part))
 
     def warn_of_renamed(self) -> None:
         """One line about the columns, of those read so far, that were taken for others."""
@@ -117,6 +121,8 @@ class Table:
             yield
         except pa.ArrowException as error:
             raise self._error(f"{self.path} is not a readable Parquet file: {error}") from error
+        except RemoteError as error:
+            raise self._error(str(error)) from error
         except OSError as error:
             raise self._error(f"{error.filename or self.path} cannot be read: {error.strerror or error}") from error
 
@@ -143,7 +149,7 @@ class Table:
         convert = csv.ConvertOptions(include_columns=list(taken), column_types=dict.fromkeys(taken, pa.string()))
         try:
             table = csv.read_csv(
-                self.path,
+                source(self.path),
                 read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES),
                 parse_options=csv.ParseOptions(newlines_in_values=True),
                 convert_options=convert,
@@ -157,7 +163,7 @@ class Table:
 
         row = 0
         for part in self._parts():
-            with pq.ParquetFile(part) as file:
+            with pq.ParquetFile(source(part)) as file:
                 taken, constants = self._part_columns(file.schema_arrow.names, part)
                 for cells in part_rows(file, list(taken)):
                     row += 1
@@ -169,7 +175,7 @@ class Table:
 
         tables = []
         for part in self._parts():
-            with pq.ParquetFile(part) as file:
+            with pq.ParquetFile(source(part)) as file:
                 taken, constants = self._part_columns(file.schema_arrow.names, part)
                 table = file.read(columns=list(taken)).select(list(taken)).rename_columns(list(taken.values()))
             for name, value in constants.items():
@@ -180,13 +186,13 @@ class Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise self._error(f"{self.path}: its parts do not fit together: {error}") from None
 
-    def _parts(self) -> list[Path]:
+    def _parts(self) -> list[Place]:
         parts = list_parts(self.path)
         if not parts:
             raise self._error(f"{self.path} is a folder without Parquet files: expected parts such as part-0.parquet")
         return parts
 
-    def _part_columns(self, found: Sequence[str], part: Path) -> tuple[dict[str, str], dict[str, str | None]]:
+    def _part_columns(self, found: Sequence[str], part: Place) -> tuple[dict[str, str], dict[str, str | None]]:
         """The columns in a part, with the names that they are taken for; and the values that its folders name."""
         folders = {} if part == self.path else partition_values(part, self.path)
         constants = {name: value for name, value in folders.items() if name not in found}

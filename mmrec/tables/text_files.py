@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mmrec.errors import MMRecError
+from mmrec.remote import Place, open_named
 
 MAX_CELL_CHARACTERS = 64 * 2**20
 """A longer cell is a quote that was left open."""
@@ -17,9 +18,9 @@ MAX_CELL_CHARACTERS = 64 * 2**20
 _START_BYTES = 1024
 
 
-def encoding_of(path: Path, error: type[MMRecError]) -> str:
+def encoding_of(path: Place, error: type[MMRecError]) -> str:
     """`utf-8-sig` or `utf-16`, by how the file begins; raises `error` for what is clearly neither."""
-    with open(path, "rb") as file:
+    with open_named(path) as file:
         start = file.read(_START_BYTES)
     is_utf32 = start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE))
     if not is_utf32 and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -29,16 +30,15 @@ def encoding_of(path: Path, error: type[MMRecError]) -> str:
     return "utf-8-sig"
 
 
-def not_text(path: Path, row: str, error: type[MMRecError], cause: UnicodeDecodeError) -> MMRecError:
+def not_text(path: Place, row: str, error: type[MMRecError], cause: UnicodeDecodeError) -> MMRecError:
     encoding = "UTF-16" if cause.encoding.startswith("utf-16") else "UTF-8"
     return error(f"{path}, {row}: not {encoding} ({cause.reason}): save the file as UTF-8")
 
 
-def read_lines(path: Path, error: type[MMRecError]) -> Iterator[tuple[int, str]]:
+def read_lines(path: Place, error: type[MMRecError]) -> Iterator[tuple[int, str]]:
     """(number from 1, line without its end) of each line that is not blank, whether it ends as on Windows or not.
 
-    >>> from pathlib import Path
-    >>> from mmrec.errors import ModelError
+    >>>     >>> from mmrec.errors import ModelError
     >>> from mmrec.tables import read_lines
     >>> _ = Path("users.txt").write_bytes(b"\\xef\\xbb\\xbfuser00\\r\\n\\r\\nuser01\\r\\n")
     >>> list(read_lines(Path("users.txt"), ModelError))
@@ -53,18 +53,18 @@ def read_lines(path: Path, error: type[MMRecError]) -> Iterator[tuple[int, str]]
         raise not_text(path, f"row {number + 1}", error, cause) from None
 
 
-def _decoded_lines(path: Path, encoding: str) -> Iterator[str]:
+def _decoded_lines(path: Place, encoding: str) -> Iterator[str]:
     if encoding == "utf-16":
-        with open(path, encoding=encoding, newline="\n") as file:
+        with io.TextIOWrapper(open_named(path), encoding=encoding, newline="\n") as file:
             yield from file
         return
-    with open(path, "rb") as data:  # line by line, to know which cannot be decoded
+    with open_named(path) as data:  # line by line, to know which cannot be decoded
         for line in data:
             yield line.decode(encoding)
             encoding = "utf-8"
 
 
-def json_rows(path: Path, error: type[MMRecError]) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(path: Place, error: type[MMRecError]) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row from 1, object) of each line that is not blank."""
     for row, line in read_lines(path, error):
         try:
@@ -76,19 +76,19 @@ def json_rows(path: Path, error: type[MMRecError]) -> Iterator[tuple[int, dict[s
         yield row, values
 
 
-def csv_header(path: Path, error: type[MMRecError]) -> list[str]:
+def csv_header(path: Place, error: type[MMRecError]) -> list[str]:
     """The names in the first row, whatever bytes follow it."""
     return next(csv_rows(path, error, errors="surrogateescape"))[1]
 
 
-def csv_rows(path: Path, error: type[MMRecError], *, errors: str = "strict") -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Place, error: type[MMRecError], *, errors: str = "strict") -> Iterator[tuple[int, list[str]]]:
     """(row from 1, cells) of each row that is not blank; the first is the header.
 
     Where the names in the header follow the commas after a blank, so do the cells. `errors` as of `open`.
     """
     encoding = encoding_of(path, error)
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARACTERS))
-    with open(path, encoding=encoding, errors=errors, newline="") as file:
+    with io.TextIOWrapper(open_named(path), encoding=encoding, errors=errors, newline="") as file:
         row = 0
         try:
             reader = csv.reader(file, strict=True)
