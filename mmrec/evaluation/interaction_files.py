@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import InteractionError
-from mmrec.tables import Table, to_text
+from mmrec.tables import Table, local_path, to_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,9 +41,13 @@ def read_columns(path: str | os.PathLike[str]) -> Columns:
     """
     required = ["user_id", "item_id"]
     table = Table(
-        path, known=[*required, "timestamp", "weight"], required=required, others=False, error=InteractionError
+        local_path(path, InteractionError),
+        known=[*required, "timestamp", "weight"],
+        required=required,
+        others=False,
+        error=InteractionError,
     )
-    if not table.path.exists():
+    if not os.path.exists(table.path):
         raise InteractionError(f"there is no file {path}")
     columns = table.columns()
     if not columns.num_rows:

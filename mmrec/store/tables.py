@@ -70,7 +70,9 @@ class Tables:
                 folder.mkdir(parents=True, exist_ok=True)
             else:
                 has_files(folder)  # a bucket that cannot be used is told in clearer words than the engine's
-            self._database = _lancedb().connect(str(folder), read_consistency_interval=timedelta(0))
+            self._database = _lancedb().connect(
+                folder if isinstance(folder, Path) else str(folder), read_consistency_interval=timedelta(0)
+            )
         self._lock = WriteLock(
             folder, "writer.lock", "is being written by another job: wait for it, or use another folder"
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrec.errors import TaggingError
-from mmrec.tables import Table, is_missing, to_text
+from mmrec.tables import Table, is_missing, local_path, to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,13 @@ def read_examples(path: str | os.PathLike[str], *, labels: Collection[str], item
     >>> {item_id: sorted(of_item) for item_id, of_item in known.labels.items()}
     {'rain-0': ['calm', 'wet'], 'rain-1': ['wet'], 'piano-0': []}
     """
-    table = Table(path, known=["item_id", "label", "labels"], required=["item_id"], others=False, error=TaggingError)
+    table = Table(
+        local_path(path, TaggingError),
+        known=["item_id", "label", "labels"],
+        required=["item_id"],
+        others=False,
+        error=TaggingError,
+    )
     if not table.path.exists():
         raise TaggingError(f"there is no file {path}")
     known_items, known_labels = set(item_ids), set(labels)

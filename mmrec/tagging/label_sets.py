@@ -12,7 +12,7 @@ from typing import Any
 
 from mmrec.errors import TaggingError
 from mmrec.store import SearchColumns
-from mmrec.tables import SUFFIXES, Table, is_missing, to_text
+from mmrec.tables import SUFFIXES, Table, is_missing, local_path, to_text
 
 BUILT_IN = ("topic", "emotion", "scene")
 UNSAID = ""
@@ -145,7 +145,7 @@ def _texts(node: Any, label: str, where: str) -> list[str]:
 
 
 def _read_table(path: Path) -> dict[str, Prompts]:
-    table = Table(path, known=["label"], required=["label"], others=True, error=TaggingError)
+    table = Table(local_path(path, TaggingError), known=["label"], required=["label"], others=True, error=TaggingError)
     prompts: dict[str, Prompts] = {}
     for row, values in table.rows():
         label = to_text(values.pop("label", None)).strip()
