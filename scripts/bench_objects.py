@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -82,7 +83,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch, object_store():
         catalog = write_catalog(Path(scratch) / "clips", arguments.clips)
         with written(Url("s3", BUCKET, "clips")) as folder:
-            folder.symlink_to(catalog.parent)
+            shutil.copytree(catalog.parent, folder)
         disk, bucket = [], []
         for number in range(arguments.rounds):
             local = str(Path(scratch) / f"store{number}")

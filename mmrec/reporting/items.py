@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrec.errors import MMRecError
 from mmrec.evaluation import count_groups
+from mmrec.remote import Place, to_place
 from mmrec.store import FeatureStore
 
 MAX_LABELS = 8  # colours that can be told apart; rarer values are `OTHER`
@@ -97,10 +98,10 @@ class StoreItems:
         row = self.rows.get(item_id)
         return item_id if row is None else self.titles[row] or item_id
 
-    def file(self, item_id: str) -> Path | None:
+    def file(self, item_id: str) -> Place | None:
         """The media of an item, as the catalog named it when it was embedded."""
         row = self.rows.get(item_id)
-        return Path(self.media[row]) if row is not None and self.media[row] else None
+        return to_place(self.media[row], MMRecError) if row is not None and self.media[row] else None
 
 
 def parts_by_count(counts_N: NDArray[np.int64]) -> list[tuple[str, NDArray[np.bool_]]]:

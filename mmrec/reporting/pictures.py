@@ -16,6 +16,7 @@ from mmrec.catalog import Item
 from mmrec.embedding import DecodeLimits, DecodePool, Task, decode_items
 from mmrec.errors import MediaError, MMRecError, Problem, Reason
 from mmrec.media import DecodedMedia, FramePlan, FrameSampling, Moments, SoundPlan, SoundSampling
+from mmrec.remote import Place
 
 LIMITS = DecodeLimits(workers=1, timeout_seconds=20, memory_bytes=2 * 2**30)
 MAX_WIDTH, MAX_POINTS = 2048, 4096
@@ -33,7 +34,7 @@ class Preview:
     has no sound. `problem` says why both are missing.
     """
 
-    media: Path
+    media: Place
     strip: bytes = b""
     size: tuple[int, int] = (0, 0)
     peaks: tuple[float, ...] = ()
@@ -80,7 +81,7 @@ def waveform(media: Path, points: int, *, pool: DecodePool | None = None) -> lis
 
 
 def previews(
-    media: Iterable[Path], *, pictures: int, height: int, points: int, workers: int = 0
+    media: Iterable[Place], *, pictures: int, height: int, points: int, workers: int = 0
 ) -> Generator[Preview, None, None]:
     """Of each file a strip of `pictures` evenly spaced ones, and `points` peaks, 0 for none, as soon as it is decoded.
 
@@ -119,7 +120,7 @@ def jpeg(picture_HWC: NDArray[np.uint8]) -> bytes:
 
 
 def _decoded_one(
-    media: Path, frames: FramePlan | None, sound: SoundPlan | None, pool: DecodePool | None
+    media: Place, frames: FramePlan | None, sound: SoundPlan | None, pool: DecodePool | None
 ) -> DecodedMedia:
     if pool is not None:
         return pool.decode(media, frames, sound)
@@ -128,8 +129,8 @@ def _decoded_one(
 
 
 def _decoded(
-    media: Iterable[Path], frames: FramePlan | None, sound: SoundPlan | None, limits: DecodeLimits
-) -> Iterator[tuple[Path, DecodedMedia]]:
+    media: Iterable[Place], frames: FramePlan | None, sound: SoundPlan | None, limits: DecodeLimits
+) -> Iterator[tuple[Place, DecodedMedia]]:
     tasks = (Task(Item(item_id=str(path), media=path), text="") for path in media)
     with closing(decode_items(tasks, frames, sound, limits)) as decoded:
         for task, found in decoded:

@@ -18,7 +18,7 @@ from fusion.config import FitReport
 from mmrec.errors import MMRecError, ModelError
 from mmrec.evaluation import InteractionSource
 from mmrec.recommending import Recommender
-from mmrec.remote import to_place, written
+from mmrec.remote import Place, to_place, written
 from mmrec.reporting.items import Column, StoreItems, read_items
 from mmrec.reporting.neighbours import MAX_POINTS, ItemMap, Neighbourhood, item_map, neighbourhoods, spaces_of
 from mmrec.reporting.overview import Faults, Overview, RunRow, failures, overview, run_rows
@@ -212,15 +212,15 @@ def _sheets(items: StoreItems, sampled: Iterable[str]) -> tuple[list[tuple[str, 
 def _thumbnails(items: StoreItems, wanted: Iterable[str]) -> dict[str, bytes]:
     """Small pictures of the first wanted items that have one, as many as can be had in `DECODING_SECONDS`."""
     files, _ = _files(items, wanted, THUMBNAILS)
-    names: dict[Path, list[str]] = {}
+    names: dict[Place, list[str]] = {}
     for item_id, path in files.items():
         names.setdefault(path, []).append(item_id)
     found = _for_a_while(previews(names, pictures=1, height=THUMBNAIL_HEIGHT, points=0))
     return {item_id: preview.strip for preview in found if preview.strip for item_id in names[preview.media]}
 
 
-def _files(items: StoreItems, wanted: Iterable[str], count: int) -> tuple[dict[str, Path], int]:
-    files: dict[str, Path] = {}
+def _files(items: StoreItems, wanted: Iterable[str], count: int) -> tuple[dict[str, Place], int]:
+    files: dict[str, Place] = {}
     away = 0
     for item_id in dict.fromkeys(wanted):
         if len(files) == count or away > 20 * count:
@@ -228,7 +228,7 @@ def _files(items: StoreItems, wanted: Iterable[str], count: int) -> tuple[dict[s
         path = items.file(item_id)
         if path is None:
             continue
-        if path.is_file():
+        if not isinstance(path, Path) or path.is_file():  # of URLs, the preview tells
             files[item_id] = path
         else:
             away += 1

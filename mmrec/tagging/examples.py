@@ -66,7 +66,7 @@ def read_examples(path: str | os.PathLike[str], *, labels: Collection[str], item
         others=False,
         error=TaggingError,
     )
-    if not table.path.exists():
+    if not os.path.exists(table.path):
         raise TaggingError(f"there is no file {path}")
     known_items, known_labels = set(item_ids), set(labels)
     found: dict[str, set[str]] = {}

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from mmrec.catalog import Item
 from mmrec.embedding import DecodeLimits, decode_items
 from mmrec.errors import ChatError, Problem
 from mmrec.media import DecodedMedia
+from mmrec.remote import to_place
 from mmrec.store import FINDING_TASKS, FeatureStore, Finding, Findings, FindingTask, Modality, digest
 from mmrec.understanding.about import about_question
 from mmrec.understanding.chat import ChatModel, Question, Usage
@@ -200,7 +200,7 @@ def _of_media(
             new = {task: key for task, key in keys.items() if done[task].get(row["item_id"]) != key}
             report.known.update(keys.keys() - new.keys())
             if new:
-                yield _MediaTask(Item(item_id=row["item_id"], media=Path(row["media"])), new)
+                yield _MediaTask(Item(item_id=row["item_id"], media=to_place(row["media"], ChatError)), new)
 
     ready: list[Finding] = []
     since = time.monotonic()
