@@ -204,11 +204,17 @@ def _check_item_id(value: Any, table: Table, row: int) -> str:
 
 
 def _to_item(item_id: str, values: Mapping[str, Any]) -> Item:
-    texts = {column: _to_valid(values.get(column)) for column in TEXT_COLUMNS}
-    tags = _to_tags(values.get("tags"))
+    title, description, language = (_to_valid(values.get(column)) for column in TEXT_COLUMNS)
     others = {_to_valid(name): _to_valid(value) for name, value in values.items() if name not in KNOWN_COLUMNS}
     metadata = {name: text for name, text in others.items() if text}
-    return Item(item_id=item_id, tags=tags, metadata=metadata, **texts)
+    return Item(
+        item_id=item_id,
+        title=title,
+        description=description,
+        tags=_to_tags(values.get("tags")),
+        language=language,
+        metadata=metadata,
+    )
 
 
 def _to_valid(value: Any) -> str:

@@ -99,11 +99,13 @@ def _open_descriptor(descriptor: int) -> InputContainer:
 
 def _open(file: Any, options: dict[str, str]) -> InputContainer:
     try:
-        return av.open(file, options={**options, "format_whitelist": CONTAINER_FORMATS}, metadata_errors=TAG_ERRORS)
+        options = {**options, "format_whitelist": CONTAINER_FORMATS}
+        container: InputContainer = av.open(file, options=options, metadata_errors=TAG_ERRORS)
     except av.error.FFmpegError as error:
         raise Unreadable(Reason.NOT_MEDIA, words_of(error)) from None
     except ValueError as error:
         raise Unreadable(Reason.NOT_MEDIA, str(error)) from None
+    return container
 
 
 def choose_video(container: InputContainer) -> VideoStream | None:

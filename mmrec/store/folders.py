@@ -61,8 +61,10 @@ class WriteLock:
         try:
             yield
         finally:
-            for lock in filter(None, (self._lease, self._file)):
-                lock.release()
+            if self._lease is not None:
+                self._lease.release()
+            if self._file is not None:
+                self._file.release()
 
     def check(self) -> None:
         """Raises `StoreError` where it was held, and another process may have it by now."""
