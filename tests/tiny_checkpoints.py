@@ -194,20 +194,13 @@ def write_siglip2(folder: Path) -> Path:
 
 def write_chat_model(folder: Path, *, context: int = 4096, template: str | None = None, seed: int = 0) -> Path:
     """A causal language model of bytes, with a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<end>", "<pad>"]
-    vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
+    fast = _byte_tokenizer()
     turns = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
     fast.chat_template = turns if template is None else template
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(fast),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -221,6 +214,49 @@ def write_chat_model(folder: Path, *, context: int = 4096, template: str | None 
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def write_language_model(folder: Path, family: str = "qwen3", *, padding_side: str = "left", seed: int = 0) -> Path:
+    """A causal language model of bytes: "qwen3", "mistral" or "gpt2"; only Qwen's tokenizer has a token for padding."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = _byte_tokenizer(pad_token="<pad>" if family == "qwen3" else None)
+    tokenizer.padding_side = padding_side
+    shared = {"vocab_size": len(tokenizer) + 1, "eos_token_id": 0, "bos_token_id": None, "pad_token_id": None}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    if family == "gpt2":
+        config = AutoConfig.for_model("gpt2", n_embd=32, n_layer=2, n_head=2, n_positions=512, **shared)
+    else:
+        sizes |= {"intermediate_size": 64, "max_position_embeddings": 512, "head_dim": 16}
+        config = AutoConfig.for_model(family, **sizes, **shared)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # weights that make vectors differ as those of trained models do
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(5)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_embedding_model(folder: Path, family: str = "qwen3", **options) -> Path:
+    """A folder as those of Qwen3-Embedding, E5-Mistral and GTE: the last token, unit norm, instructions for queries."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    transformer = Transformer(str(write_language_model(folder / "bare", family, **options)))
+    name = {"qwen3": "query", "mistral": "web_search_query"}[family]
+    if transformer.tokenizer.pad_token is None:
+        transformer.tokenizer.pad_token = "<end>"
+    modules = [transformer, Pooling(32, pooling_mode="lasttoken"), Normalize()]
+    prompts = {name: "Instruct: Find what fits.\nQuery: ", "document": ""}
+    SentenceTransformer(modules=modules, prompts=prompts, device="cpu").save_pretrained(
+        str(folder / "model"), create_model_card=False
+    )
+    file = folder / "model" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"add_eos_token": True}))
+    return folder / "model"
 
 
 def write_sentence_transformer(folder: Path, *, pooling: str = "mean", prompts: dict[str, str] | None = None) -> Path:
@@ -246,6 +282,19 @@ def write_adapter(folder: Path, model: torch.nn.Module, target_modules: list[str
         folder
     )
     return folder
+
+
+def _byte_tokenizer(**special):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {
+        token: at for at, token in enumerate(["<end>", "<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{"eos_token": "<end>", "pad_token": "<pad>"} | special)
 
 
 def _tokenizer():

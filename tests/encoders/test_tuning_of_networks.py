@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_checkpoints import write_bert, write_clap, write_open_clip, write_sentence_transformer, write_wav2vec2
+from tiny_checkpoints import (
+    write_bert,
+    write_clap,
+    write_embedding_model,
+    write_language_model,
+    write_open_clip,
+    write_sentence_transformer,
+    write_wav2vec2,
+)
 
 from encoders.base import EncoderError, load_encoder
 from encoders.tuning import Tunable, add_adapter, save_adapter
@@ -20,6 +28,9 @@ CASES = {
     "clap": ("clap", write_clap, WINDOWS),
     "bert": ("sentence-transformer", write_bert, TEXTS),
     "sentence-transformer": ("sentence-transformer", write_sentence_transformer, TEXTS),
+    "qwen3": ("sentence-transformer", write_language_model, TEXTS),
+    "gpt2": ("sentence-transformer", lambda folder: write_language_model(folder, "gpt2"), TEXTS),
+    "mistral, last token": ("sentence-transformer", lambda folder: write_embedding_model(folder, "mistral"), TEXTS),
 }
 
 
