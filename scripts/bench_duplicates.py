@@ -3,6 +3,7 @@
     python scripts/bench_duplicates.py --media MEDIA --pictures FOLDER --speech FOLDER
 
 Clips and sounds get every kind of variant, so do the first pictures; the others stand beside them, each alone.
+Sounds are also measured in two halves, every other recording: what is chosen on the first is judged by the second.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from benching import print_table, write_report
@@ -33,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, required=True, metavar="FOLDER", help="clips and sounds")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER")
-    parser.add_argument("--speech", type=Path, metavar="FOLDER", help="sounds that belong to nothing")
+    parser.add_argument("--speech", type=Path, metavar="FOLDER", help="short sounds")
     parser.add_argument("--preset", default="light")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep variants and stores here, and use what is there")
@@ -54,7 +56,7 @@ def write_catalog(catalog: Path, media: Path, pictures: Path | None, speech: Pat
     folder = catalog.parent / "variants"
     folder.mkdir(parents=True, exist_ok=True)
     rows = list(variants(media, pictures, folder))
-    rows += [original(path) for path in sorted(speech.iterdir())] if speech else []
+    rows += list(sound_variants(sorted(speech.iterdir()), folder)) if speech else []
     with catalog.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["item_id", "media", "source", "kind", "holds"])
@@ -71,16 +73,20 @@ def variants(media: Path, pictures: Path | None, folder: Path) -> Iterator[Row]:
         yield original(clip)
         for kind, path in write_video_variants(clip, others, sounds[0], folder):
             yield variant(path, clip, kind, others)
-    for place, sound in enumerate(sounds):
-        others = [sounds[(place + step) % len(sounds)] for step in (1, 2)]
-        yield original(sound)
-        for kind, path in write_sound_variants(sound, others, folder):
-            yield variant(path, sound, kind, others)
+    yield from sound_variants(sounds, folder)
     for place, picture in enumerate(sorted(pictures.iterdir()) if pictures else []):
         yield original(picture)
         if place < PICTURES_WITH_VARIANTS:
             for kind, path in write_picture_variants(picture, folder):
                 yield variant(path, picture, kind, [])
+
+
+def sound_variants(sounds: list[Path], folder: Path) -> Iterator[Row]:
+    for place, sound in enumerate(sounds):
+        others = [sounds[(place + step) % len(sounds)] for step in (1, 2)]
+        yield original(sound)
+        for kind, path in write_sound_variants(sound, others, folder):
+            yield variant(path, sound, kind, others)
 
 
 def original(path: Path) -> Row:
@@ -100,25 +106,32 @@ def measure(catalog: Path, store: Path) -> list[dict[str, object]]:
     found = find_duplicates(mmrec.FeatureStore(store))
     seconds = time.perf_counter() - start
     pairs = {frozenset((pair.first, pair.second)) for pair in found}
-    table: list[dict[str, object]] = []
     of_kind: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    right: dict[str, list[bool]] = defaultdict(list)
+    groups = groups_of({row["source"] for row in rows.values()})
     for item_id, row in rows.items():
         if row["kind"] != "original":
             is_found = frozenset((item_id, row["source"])) in pairs
-            for kind in (row["kind"], "all"):
-                of_kind[medium(row["source"]), kind].append(is_found)
-    for (what, kind), is_found in sorted(of_kind.items()):
-        table.append({"of": what, "kind": kind, "variants": len(is_found), "recall": sum(is_found) / len(is_found)})
+            for group, kind in product(groups[row["source"]], (row["kind"], "all")):
+                of_kind[group, kind].append(is_found)
+    for pair in found:
+        first, second = rows[pair.first], rows[pair.second]
+        for group in groups[first["source"]]:
+            right[group].append(shares(first["holds"], second["holds"]))
+    table: list[dict[str, object]] = []
+    for (group, kind), is_found in sorted(of_kind.items()):
+        table.append({"of": group, "kind": kind, "variants": len(is_found), "recall": sum(is_found) / len(is_found)})
         if kind == "all":
-            mine = [pair for pair in found if what == medium(rows[pair.first]["source"])]
-            right = [shares(rows[pair.first]["holds"], rows[pair.second]["holds"]) for pair in mine]
-            table[-1] |= {"pairs": len(mine), "precision": sum(right) / max(1, len(right))}
-    total = [is_found for (_, kind), values in of_kind.items() if kind == "all" for is_found in values]
-    right = [shares(rows[pair.first]["holds"], rows[pair.second]["holds"]) for pair in found]
-    counts = {"variants": len(total), "recall": sum(total) / len(total), "pairs": len(found)}
-    table.append({"of": "everything", "kind": "all", **counts, "precision": sum(right) / max(1, len(right))})
+            table[-1] |= {"pairs": len(right[group]), "precision": sum(right[group]) / max(1, len(right[group]))}
     print(f"{len(rows)} items, {seconds:.1f} s")
     return table
+
+
+def groups_of(sources: set[str]) -> dict[str, tuple[str, ...]]:
+    """What each recording is measured among."""
+    groups: dict[str, tuple[str, ...]] = {name: ("everything", medium(name)) for name in sources}
+    sounds = sorted(name for name in sources if medium(name) == "sounds")
+    return groups | {name: (*groups[name], f"sounds, half {1 + place % 2}") for place, name in enumerate(sounds)}
 
 
 def medium(name: str) -> str:

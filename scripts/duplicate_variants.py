@@ -45,7 +45,7 @@ def write_sound_variants(sound: Path, others: Sequence[Path], folder: Path) -> I
     edits = {"bitrate": samples_S, "speed 1.05": faster(samples_S, 1.05)}
     if seconds > 9:
         edits["cut 5 s"] = samples_S[5 * SOUND_RATE :]
-    if seconds > 4:
+    if seconds > 1.5:
         around = [read_sound(other)[: 5 * SOUND_RATE] for other in others]
         edits["inside a longer one"] = np.concatenate([around[0], samples_S, around[1]])
     for kind, edited_S in edits.items():

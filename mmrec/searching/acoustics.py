@@ -17,7 +17,7 @@ from scipy.ndimage import uniform_filter1d
 from mmrec.searching.alignment import LEAST_SHARE, Alignment
 
 SAMPLE_RATE = 16_000
-FRAMES_PER_SECOND = 16
+FRAMES_PER_SECOND = 20
 LEAST_SECONDS = 1.0
 """Of what two sounds must have in common: less is heard in others by chance."""
 LEAST_PLACES = 50
@@ -25,8 +25,8 @@ HOP, FFT = SAMPLE_RATE // FRAMES_PER_SECOND, 2048
 LOWEST_HZ, BANDS, BANDS_PER_OCTAVE = 200.0, 30, 6
 RANGE_DECIBELS, STEPS_PER_DECIBEL = 60, 4
 FRAMES_AT_ONCE = 4096
-TREND_FRAMES = 17
-SILENT_DECIBELS = 0.5
+TREND_FRAMES = 21
+SILENT_DECIBELS = 1.5
 SPEED_STEP = 0.0125
 SPEEDS = tuple(1 + SPEED_STEP * step for step in (-4, -3, -2, -1, 1, 2, 3, 4))
 WAYS = ((1.0, False), *((speed, pitched) for speed in SPEEDS for pitched in (False, True)))
@@ -46,8 +46,8 @@ def fingerprint(samples_S: Floats) -> Levels:
     >>> from mmrec.searching.acoustics import SAMPLE_RATE, fingerprint
     >>> tone_S = np.sin(np.arange(2 * SAMPLE_RATE) * 2 * np.pi * 400 / SAMPLE_RATE).astype(np.float32)
     >>> levels_TB = fingerprint(tone_S)
-    >>> levels_TB.shape, levels_TB[16].argmax()
-    ((33, 30), 6)
+    >>> levels_TB.shape, levels_TB[20].argmax()
+    ((41, 30), 6)
     """
     padded_S = np.pad(samples_S, FFT // 2)
     frames_TS = np.lib.stride_tricks.sliding_window_view(padded_S, FFT)[::HOP]
@@ -133,7 +133,7 @@ class SoughtSound:
         return best
 
     def _hint(self, signs_TB: Floats, place: int) -> tuple[float, int, tuple[float, bool]]:
-        """The best score of a piece, the frame of the other sound at which it begins there, and the way it is played."""
+        """The best score of a piece, at which frame of the other sound it begins, and the way it is played."""
         piece = self._pieces[place]
         longest = piece.longest
         size = next_fast_len(min(CHUNK_FRAMES, len(signs_TB) + 2 * longest) + longest, real=True)

@@ -1,6 +1,6 @@
-"""The same content again: copies, edited copies, and parts inside longer items, found by the tokens in a store.
+"""The same content again: copies, edited copies, and parts inside longer items, by tokens in a store and by listening.
 
-Letters: T tokens of all items, B tokens of a block, D width, I items.
+Letters: T tokens, D width.
 """
 
 from __future__ import annotations
@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mmrec.embedding import DecodeLimits
 from mmrec.errors import StoreError
 from mmrec.searching.alignment import Alignment, Timeline, align, score_along
-from mmrec.store import Features, FeatureStore, Modality, token_matrix
+from mmrec.searching.candidates import Pair, alike_pairs, nearest_pairs, units
+from mmrec.searching.listening import laid_upon_each_other, listen
+from mmrec.store import Features, FeatureStore, Modality
 
 Medium = Literal["clips", "pictures", "sounds"]
 MODALITY_OF: dict[Medium, Modality] = {"clips": "visual", "pictures": "visual", "sounds": "audio"}
@@ -31,11 +33,12 @@ THRESHOLDS: dict[str, dict[Medium, float]] = {
 Different recordings reached .60 (clips), .747 (pictures) and .972 (sounds: one voice, other words) there.
 """
 OTHER_SOUND = 0.85
-SEARCH_WIDTH = 256
-SEARCH_SLACK = 0.05
-BLOCK_NUMBERS = 2**24
-COMMON = 1000
+SEARCH_SLACK, HEARD_SLACK = 0.05, 0.18
+"""So much less alike may tokens of candidates be: where tokens decide, and where they are listened to."""
+MOST_NEIGHBOURS, MOST_PAIRS = 50, 100_000
+"""To listen to: of each sound, and of all; the most alike."""
 SAME_LENGTH_SECONDS = 0.5
+LIMITS = DecodeLimits()
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,8 @@ class Duplicate:
     """Two items with the same content; `first` is the longer one, or the larger picture.
 
     The second begins at `offset_seconds` of the first (below 0: before it); a second of it lasts `speed` seconds of the
-    first. `score` is the mean cosine of their tokens where they run together. `differs` says what is not the same: of
+    first. `score` is the mean cosine of their tokens where they run together; of sounds that were
+    listened to, how they agree there, from 0 (by chance) to 1. `differs` says what is not the same: of
     the first, of the second.
     """
 
@@ -75,12 +79,17 @@ class _Found:
     files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
-def find_duplicates(store: FeatureStore, *, thresholds: Mapping[str, float] | None = None) -> list[Duplicate]:
+def find_duplicates(
+    store: FeatureStore, *, thresholds: Mapping[str, float] | None = None, limits: DecodeLimits | None = LIMITS
+) -> list[Duplicate]:
     """The pairs of items of a store that have the same content, the surest first.
 
     Clips and pictures are compared by what they show, sounds by what is heard; a clip's sound only tells whether it
     differs. Identical files are found by their hash. `thresholds` are the least mean cosines of "clips", "pictures" and
     "sounds".
+
+    Sounds whose tokens are somewhat alike are decoded again, within `limits`, and listened to: 50 pairs of each,
+    100,000 in all. Without `limits`, and where a file cannot be read any more, the tokens decide.
 
     Raises `StoreError` where no item has pictures or sound, where an encoder's threshold is neither known nor given, or
     where tokens of several encoders lie mixed.
@@ -88,7 +97,7 @@ def find_duplicates(store: FeatureStore, *, thresholds: Mapping[str, float] | No
     >>> import mmrec
     >>> from mmrec.searching import find_duplicates
     >>> least = {"clips": 0.999, "pictures": 0.999, "sounds": 0.999}
-    >>> all(pair.score >= 0.999 for pair in find_duplicates(mmrec.FeatureStore("store"), thresholds=least))
+    >>> all(pair.score >= 0.999 for pair in find_duplicates(mmrec.FeatureStore("store"), thresholds=least, limits=None))
     True
     """
     found = _scan(store)
@@ -97,12 +106,14 @@ def find_duplicates(store: FeatureStore, *, thresholds: Mapping[str, float] | No
     least = _thresholds(store, set(found.media.values()), thresholds or {})
     candidates = {pair for ids in found.files.values() for pair in combinations(sorted(ids), 2)}
     for medium, score in least.items():
-        candidates |= _candidates(store, medium, found.media, score - SEARCH_SLACK)
+        candidates |= _candidates(store, medium, found.media, score, listening=limits is not None)
     logger.info("%d pairs of %d items to compare", len(candidates), len(found.media))
     wanted = {item_id for pair in candidates for item_id in pair}
     items = {row.item.item_id: row for row in store.features(wanted)} if wanted else {}
-    pairs = (_compared(items[a], items[b], found.media, least) for a, b in candidates if a in items and b in items)
-    return sorted(filter(None, pairs), key=lambda pair: (-pair.score, pair.first, pair.second))
+    pairs = [_longest_first(items[a], items[b]) for a, b in sorted(candidates) if a in items and b in items]
+    heard = _heard(pairs, found.media, limits) if limits is not None else {}
+    compared = (_compared(first, second, found.media, least, heard) for first, second in pairs)
+    return sorted(filter(None, compared), key=lambda pair: (-pair.score, pair.first, pair.second))
 
 
 def group_duplicates(pairs: Sequence[Duplicate]) -> list[DuplicateGroup]:
@@ -158,74 +169,42 @@ def _thresholds(store: FeatureStore, media: set[Medium], given: Mapping[str, flo
     return least
 
 
-def _candidates(store: FeatureStore, medium: Medium, media: Mapping[str, Medium], least: float) -> set[tuple[str, str]]:
-    """The pairs of items of which two pairs of tokens are alike, or one where an item has but one."""
-    ids, owners_T, units_TD = _search_tokens(store, medium, media)
-    matches: list[NDArray[np.int64]] = []
-    for begin, matches_BT in _matches(units_TD, least):
-        rows_B, columns_T = np.nonzero(matches_BT)
-        firsts_N, seconds_N = owners_T[begin + rows_B], owners_T[columns_T]
-        matches.append((firsts_N * len(ids) + seconds_N)[firsts_N < seconds_N])
-    pairs_N, counts_N = np.unique(np.concatenate(matches), return_counts=True)
-    firsts_N, seconds_N = np.divmod(pairs_N, len(ids))
-    sizes_I = np.bincount(owners_T)
-    enough_N = counts_N >= np.minimum(2, np.minimum(sizes_I[firsts_N], sizes_I[seconds_N]))
-    kept = zip(firsts_N[enough_N].tolist(), seconds_N[enough_N].tolist(), strict=True)
-    return {(min(ids[a], ids[b]), max(ids[a], ids[b])) for a, b in kept}
+def _candidates(
+    store: FeatureStore, medium: Medium, media: Mapping[str, Medium], least: float, *, listening: bool
+) -> set[Pair]:
+    modality, of = MODALITY_OF[medium], {item_id for item_id, its in media.items() if its == medium}
+    pairs = alike_pairs(store, modality, of, least - SEARCH_SLACK)
+    if medium == "sounds" and listening:
+        pairs |= nearest_pairs(store, modality, of, least - HEARD_SLACK, most_each=MOST_NEIGHBOURS, most=MOST_PAIRS)
+    return pairs
 
 
-def _matches(units_TD: NDArray[np.float32], least: float) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Blocks of tokens against all; one that is like very many, as a black frame is, tells nothing and is left out."""
-    rows = max(1, BLOCK_NUMBERS // max(1, len(units_TD)))
-    for begin in range(0, len(units_TD), rows):
-        matches_BT = units_TD[begin : begin + rows] @ units_TD.T >= least
-        matches_BT[matches_BT.sum(axis=1) > COMMON] = False
-        yield begin, matches_BT
-
-
-def _search_tokens(
-    store: FeatureStore, medium: Medium, media: Mapping[str, Medium]
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32]]:
-    """The ids of the items of a medium, the place of each token's item, and the tokens, wide ones projected."""
-    modality = MODALITY_OF[medium]
-    ids: list[str] = []
-    owners: list[NDArray[np.int64]] = []
-    blocks: list[NDArray[np.float32]] = []
-    for batch in store.scan(["item_id", f"{modality}_tokens"]):
-        batch = batch.filter([media.get(item_id) == medium for item_id in batch.column("item_id").to_pylist()])
-        if batch.num_rows:
-            starts_I, tokens_TD = token_matrix(batch.column(f"{modality}_tokens"))
-            counts_I = np.diff([*starts_I, len(tokens_TD)])
-            owners.append(len(ids) + np.repeat(np.arange(batch.num_rows), counts_I))
-            ids += batch.column("item_id").to_pylist()
-            blocks.append(_units(_projected(_units(tokens_TD))))
-    return ids, np.concatenate(owners), np.concatenate(blocks)
-
-
-def _projected(units_TD: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosines of .7 to 1 stay as they are but for a deviation of .03 or less."""
-    if units_TD.shape[1] <= SEARCH_WIDTH:
-        return units_TD
-    rng = np.random.default_rng(0)
-    projection_DS = rng.standard_normal((units_TD.shape[1], SEARCH_WIDTH), dtype=np.float32)
-    projected_TS: NDArray[np.float32] = units_TD @ projection_DS
-    return projected_TS
-
-
-def _units(vectors_TD: NDArray[np.float32]) -> NDArray[np.float32]:
-    units_TD: NDArray[np.float32] = vectors_TD / np.linalg.norm(vectors_TD, axis=1, keepdims=True).clip(1e-12)
-    return units_TD
+def _heard(
+    pairs: Sequence[tuple[Features, Features]], media: Mapping[str, Medium], limits: DecodeLimits
+) -> dict[Pair, Alignment | None]:
+    sounds = [pair for pair in pairs if media[pair[0].item.item_id] == "sounds" and not _is_same_file(*pair)]
+    rows = {row.item.item_id: row for pair in sounds for row in pair}
+    if not rows:
+        return {}
+    heard = listen(rows.values(), limits)
+    return laid_upon_each_other(((first.item.item_id, second.item.item_id) for first, second in sounds), heard)
 
 
 def _compared(
-    one: Features, other: Features, media: Mapping[str, Medium], least: Mapping[Medium, float]
+    first: Features,
+    second: Features,
+    media: Mapping[str, Medium],
+    least: Mapping[Medium, float],
+    heard: Mapping[Pair, Alignment | None],
 ) -> Duplicate | None:
-    first, second = sorted((one, other), key=_longest_first)
-    medium = media[first.item.item_id]
-    same_file = bool(first.media_hash) and first.media_hash == second.media_hash
-    modality = MODALITY_OF[medium]
-    found: Alignment | None = Alignment(1.0, 0.0, 1.0)
-    if not same_file:
+    medium, pair = media[first.item.item_id], (first.item.item_id, second.item.item_id)
+    modality, same_file = MODALITY_OF[medium], _is_same_file(first, second)
+    found: Alignment | None
+    if same_file:
+        found = Alignment(1.0, 0.0, 1.0)
+    elif pair in heard:
+        found = heard[pair]
+    else:
         found = align(_timeline(first, modality), _timeline(second, modality), least[medium])
     if found is None:
         return None
@@ -241,7 +220,16 @@ def _compared(
     )
 
 
-def _longest_first(row: Features) -> tuple[float, int, bool, str]:
+def _is_same_file(first: Features, second: Features) -> bool:
+    return bool(first.media_hash) and first.media_hash == second.media_hash
+
+
+def _longest_first(one: Features, other: Features) -> tuple[Features, Features]:
+    first, second = sorted((one, other), key=_standing)
+    return first, second
+
+
+def _standing(row: Features) -> tuple[float, int, bool, str]:
     pixels = row.facts.get("width", 0) * row.facts.get("height", 0)
     return -round(row.duration_seconds, 1), -pixels, "audio" not in row.tokens, row.item.item_id
 
@@ -250,7 +238,7 @@ def _timeline(row: Features, modality: Modality) -> Timeline:
     tokens = row.tokens[modality]
     spans_T2 = tokens.spans_T2
     reach = row.duration_seconds / len(spans_T2) if modality == "visual" else np.mean(spans_T2[:, 1] - spans_T2[:, 0])
-    return Timeline(_units(tokens.vectors_TD), spans_T2.mean(axis=1), row.duration_seconds, float(reach) / 2)
+    return Timeline(units(tokens.vectors_TD), spans_T2.mean(axis=1), row.duration_seconds, float(reach) / 2)
 
 
 def _differences(first: Features, second: Features, medium: Medium, found: Alignment) -> dict[str, tuple[Any, Any]]:

@@ -21,7 +21,7 @@ from mmrec.cli import main
 from mmrec.errors import StoreError
 from mmrec.searching import Duplicate, find_duplicates, group_duplicates
 from mmrec.searching.alignment import Timeline, align
-from mmrec.searching.duplicates import _candidates
+from mmrec.searching.candidates import alike_pairs
 
 RATE, SIZE = 8, 96
 THRESHOLDS = {"clips": 0.95, "pictures": 0.95, "sounds": 0.95}
@@ -118,13 +118,13 @@ def test_alignment_needs_the_order_and_half_of_the_shorter() -> None:
 def test_projected_candidates_are_those_of_all_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against every pair of items compared without projection or blocks."""
     monkeypatch.setitem(store_rows.DIMS, "visual", 600)
-    monkeypatch.setattr("mmrec.searching.duplicates.BLOCK_NUMBERS", 500)
+    monkeypatch.setattr("mmrec.searching.candidates.BLOCK_NUMBERS", 500)
     rows = [make(f"i{n}", seed=n % 20, visual=4) for n in range(30)]
     rng = np.random.default_rng(0)
     for row in rows[20:]:
         row.tokens["visual"].vectors_TD += 0.3 * rng.normal(size=(4, 600)).astype(np.float32)
-    media = {row.item.item_id: "clips" for row in rows}
-    found = _candidates(filled(tmp_path / "s", rows), "clips", media, 0.75)
+    ids = {row.item.item_id for row in rows}
+    found = alike_pairs(filled(tmp_path / "s", rows), "visual", ids, 0.75)
     assert found == {tuple(sorted((f"i{n}", f"i{n + 20}"))) for n in range(10)}
 
 
