@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_json, add_store, open_store
+from mmrec.cli.progress import stop_on_sigterm
 
 if TYPE_CHECKING:
     from mmrec.searching import Duplicate
@@ -26,6 +27,15 @@ def add_duplicates_command(commands: Any) -> None:
         metavar="KIND=COSINE",
         help=f"from which mean cosine {', '.join(MEDIA)} are the same (default: as measured for the encoder)",
     )
+    duplicates.add_argument(
+        "--by-tokens", action="store_true", help="compare sounds by their tokens alone: listen to nothing, open no file"
+    )
+    duplicates.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="decoding processes (default: all processors)"
+    )
+    duplicates.add_argument(
+        "--timeout", type=float, default=120.0, metavar="SECONDS", help="give up on a file (default: %(default)g)"
+    )
     add_json(duplicates)
 
 
@@ -41,10 +51,15 @@ def _threshold(text: str) -> tuple[str, float]:
 
 
 def _duplicates(arguments: argparse.Namespace) -> int:
+    from mmrec.embedding import DecodeLimits
     from mmrec.searching import find_duplicates, group_duplicates
 
     store = open_store(arguments)
-    found = find_duplicates(store, thresholds=dict(arguments.threshold))
+    limits = DecodeLimits(workers=arguments.workers, timeout_seconds=arguments.timeout)
+    with stop_on_sigterm():
+        found = find_duplicates(
+            store, thresholds=dict(arguments.threshold), limits=None if arguments.by_tokens else limits
+        )
     groups = group_duplicates(found)
     if arguments.json:
         pairs = [(pair.first, pair.second) for pair in found]

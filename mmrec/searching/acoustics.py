@@ -20,7 +20,8 @@ SAMPLE_RATE = 16_000
 FRAMES_PER_SECOND = 20
 LEAST_SECONDS = 1.0
 """Of what two sounds must have in common: less is heard in others by chance."""
-LEAST_PLACES = 50
+LEAST_PLACES = 250
+"""Where both speak: the beginning and the end of any steady tone are some 200."""
 HOP, FFT = SAMPLE_RATE // FRAMES_PER_SECOND, 2048
 LOWEST_HZ, BANDS, BANDS_PER_OCTAVE = 200.0, 30, 6
 RANGE_DECIBELS, STEPS_PER_DECIBEL = 60, 4

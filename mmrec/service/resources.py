@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -10,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from mmrec.embedding import DecodeLimits
 from mmrec.errors import MMRecError, ModelError, StoreError
 from mmrec.recommending import Recommender, current_version, model_lock, read_encoders
 from mmrec.searching import Copies, DuplicateGroup, Query, RecordedEncoders, Searcher, find_duplicates, group_duplicates
@@ -26,6 +28,8 @@ from mmrec.store import FeatureStore, Modality, SearchColumn
 logger = logging.getLogger(__name__)
 READ_PAUSE = 10
 """So many times as long as the items took to be read they are not read again."""
+COMPARING_SECONDS = 10.0
+LIMITS = DecodeLimits(workers=1)
 
 
 def load_models(config: ServiceConfig) -> dict[str, ServedModel]:
@@ -68,6 +72,7 @@ class Resources:
         self.maps, self.previews = ItemMaps(), Previews()
         self._described: tuple[StoredItems, tuple[Mapping[str, SearchColumn], list[dict[str, Any]]]] | None = None
         self._duplicates: tuple[int, list[DuplicateGroup]] | None = None
+        self._comparing = threading.Lock()
         self.is_stopping = False
 
     def refresh(self) -> int:
@@ -151,14 +156,18 @@ class Resources:
         return self.maps.of_model(self.model(model))
 
     def duplicates(self) -> list[DuplicateGroup]:
-        """Found once for each version of the store."""
-        version = self.store.version
-        if self._duplicates is None or self._duplicates[0] != version:
-            try:
-                self._duplicates = version, group_duplicates(find_duplicates(self.store))
-            except StoreError as error:  # its encoders have no measured thresholds
-                raise RequestProblem(HTTPStatus.CONFLICT, str(error)) from None
-        return self._duplicates[1]
+        """Found once for each version of the store, by one request; another one does not wait for it very long."""
+        if not self._comparing.acquire(timeout=COMPARING_SECONDS):
+            raise RequestProblem(HTTPStatus.SERVICE_UNAVAILABLE, "items are being compared: ask again in a while")
+        try:
+            version = self.store.version
+            if self._duplicates is None or self._duplicates[0] != version:
+                self._duplicates = version, group_duplicates(find_duplicates(self.store, limits=LIMITS))
+            return self._duplicates[1]
+        except StoreError as error:  # its encoders have no measured thresholds
+            raise RequestProblem(HTTPStatus.CONFLICT, str(error)) from None
+        finally:
+            self._comparing.release()
 
     def media(self, item_id: str) -> tuple[Path, str]:
         """Where an item's media file lies, and its content type."""
