@@ -11,14 +11,14 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft, next_fast_len, rfft
+from scipy.fft import irfft, rfft
 from scipy.ndimage import uniform_filter1d
 
 from mmrec.searching.alignment import LEAST_SHARE, Alignment
 
 SAMPLE_RATE = 16_000
 FRAMES_PER_SECOND = 20
-LEAST_SECONDS = 1.0
+LEAST_FRAMES = FRAMES_PER_SECOND
 """Of what two sounds must have in common: less is heard in others by chance."""
 LEAST_PLACES = 250
 """Where both speak: the beginning and the end of any steady tone are some 200."""
@@ -82,10 +82,12 @@ class _Piece:
     frames: int
     least_share: float
     played: list[Floats]
+    lengths_W1: NDArray[np.int64]
+    sums_WT: NDArray[np.float64]
 
     @property
     def longest(self) -> int:
-        return max(map(len, self.played))
+        return int(self.lengths_W1.max())
 
 
 class SoughtSound:
@@ -118,7 +120,7 @@ class SoughtSound:
 
         1 is agreement in all bands at all times, 0 what chance gives.
         """
-        if min(len(other_TB), len(self._levels_TB)) < LEAST_SECONDS * FRAMES_PER_SECOND:
+        if min(len(other_TB), len(self._levels_TB)) < LEAST_FRAMES:
             return None
         signs_TB = _signs(other_TB)
         best: Alignment | None = None
@@ -137,7 +139,7 @@ class SoughtSound:
         """The best score of a piece, at which frame of the other sound it begins, and the way it is played."""
         piece = self._pieces[place]
         longest = piece.longest
-        size = next_fast_len(min(CHUNK_FRAMES, len(signs_TB) + 2 * longest) + longest, real=True)
+        size = 1 << (min(CHUNK_FRAMES, len(signs_TB) + 2 * longest) + longest - 1).bit_length()
         spectra_WFB = self._transformed(place, size)
         padded_TB = np.pad(signs_TB, ((longest, longest + size), (0, 0)))
         step, last = size - longest + 1, len(signs_TB) + longest
@@ -146,22 +148,16 @@ class SoughtSound:
             for begin in range(0, last, step)
         ]
         products_WL = np.concatenate([chunk_WL[:, :step] for chunk_WL in chunks], axis=1)[:, :last]
-        offsets_L = np.arange(last) - longest
-        theirs = _sums(signs_TB)
-        best = (0.0, 0, WAYS[0])
-        for way, played_TB, products_L in zip(WAYS, piece.played, products_WL, strict=True):
-            begins_L, ends_L = offsets_L.clip(0), (offsets_L + len(played_TB)).clip(0, len(signs_TB))
-            mine, share = _sums(played_TB), piece.least_share * min(len(signs_TB), len(played_TB))
-            enough_L = ends_L - begins_L >= max(share - 1, LEAST_SECONDS * FRAMES_PER_SECOND)
-            lags_L, begins_L, ends_L = offsets_L[enough_L], begins_L[enough_L], ends_L[enough_L]
-            if not len(lags_L):
-                continue
-            numbers_L = (theirs[ends_L] - theirs[begins_L]) * (mine[ends_L - lags_L] - mine[begins_L - lags_L])
-            scores_L = _agreement(products_L[enough_L], numbers_L)
-            top = int(scores_L.argmax())
-            if scores_L[top] > best[0]:
-                best = (float(scores_L[top]), int(lags_L[top]), way)
-        return best
+        offsets_L, theirs = np.arange(last) - longest, _sums(signs_TB)
+        begins_WL = np.broadcast_to(offsets_L.clip(0), products_WL.shape)
+        ends_WL = (offsets_L + piece.lengths_W1).clip(0, len(signs_TB))
+        least_W1 = np.maximum(piece.least_share * piece.lengths_W1.clip(max=len(signs_TB)) - 1, LEAST_FRAMES)
+        first_WL, last_WL = ((edges - offsets_L).clip(0, longest) for edges in (begins_WL, ends_WL))
+        mine_WL = np.take_along_axis(piece.sums_WT, last_WL, 1) - np.take_along_axis(piece.sums_WT, first_WL, 1)
+        scores_WL = _agreement(products_WL, (theirs[ends_WL] - theirs[begins_WL]) * mine_WL)
+        scores_WL[ends_WL - begins_WL < least_W1] = 0.0
+        way, lag = np.unravel_index(scores_WL.argmax(), scores_WL.shape)
+        return float(scores_WL[way, lag]), int(offsets_L[lag]), WAYS[way]
 
     def _transformed(self, place: int, size: int) -> NDArray[np.complex64]:
         if (place, size) not in self._spectra:
@@ -171,8 +167,10 @@ class SoughtSound:
 
 
 def _piece(levels_TB: Levels, begin: int, frames: int, least_share: float) -> _Piece:
-    part_TB = levels_TB[begin : begin + frames]
-    return _Piece(begin, frames, least_share, [_signs(_played(part_TB, *way)) for way in WAYS])
+    played = [_signs(_played(levels_TB[begin : begin + frames], *way)) for way in WAYS]
+    lengths = [len(played_TB) for played_TB in played]
+    sums = [np.pad(_sums(played_TB), (0, max(lengths) - len(played_TB)), mode="edge") for played_TB in played]
+    return _Piece(begin, frames, least_share, played, np.array(lengths)[:, None], np.stack(sums))
 
 
 def _busiest(busy_T: Floats, begin: int, end: int) -> int:
@@ -243,7 +241,7 @@ def _along(
     last = min(float(len(signs_TB)), at + speed * min(len(levels_TB) - middle, reach))
     frames_T = np.arange(int(np.ceil(first)), int(last))
     shorter = min(len(signs_TB), speed * len(levels_TB))
-    if len(frames_T) < FRAMES_PER_SECOND * LEAST_SECONDS:
+    if len(frames_T) < LEAST_FRAMES:
         return 0.0
     if reach >= len(levels_TB) and len(frames_T) < LEAST_SHARE * shorter - 1:
         return 0.0
