@@ -118,10 +118,10 @@ class SoughtSound:
     def within(self, other_TB: Levels, least_score: float) -> Alignment | None:
         """How this sound lies upon another one; None where none of the ways to lay it agrees by `least_score`.
 
+        Both last at least `LEAST_FRAMES`.
+
         1 is agreement in all bands at all times, 0 what chance gives.
         """
-        if min(len(other_TB), len(self._levels_TB)) < LEAST_FRAMES:
-            return None
         signs_TB = _signs(other_TB)
         best: Alignment | None = None
         for place, piece in enumerate(self._pieces):
@@ -223,7 +223,7 @@ def _refined(
     """The best speed, first around the frame `middle`, which is frame `at` of the other sound, then ever further."""
     step = SPEED_STEP / 2 if speed != 1.0 else 0.0
     while True:
-        speeds = [speed + step * share for share in np.linspace(-1, 1, 9)] if step else [speed]
+        speeds = [speed + step * share for share in np.linspace(-1, 1, 9).tolist()] if step else [speed]
         tried = [(_along(signs_TB, levels_TB, middle, at, one, pitched, frames / 2), -abs(one - 1)) for one in speeds]
         best = max(range(len(speeds)), key=lambda place: tried[place])
         speed = speeds[best]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmrec.embedding import DecodeLimits, Task, decode_items
 from mmrec.media import DecodedMedia, SoundPlan, SoundSampling
-from mmrec.searching.acoustics import SAMPLE_RATE, Levels, SoughtSound, fingerprint
+from mmrec.searching.acoustics import LEAST_FRAMES, SAMPLE_RATE, Levels, SoughtSound, fingerprint
 from mmrec.searching.alignment import Alignment
 from mmrec.store import Features
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 def listen(rows: Collection[Features], limits: DecodeLimits) -> dict[str, Levels]:
     """The fingerprints of the sounds of items, decoded in worker processes; those without one are counted in the log.
 
-    Each file is decoded once, up to an hour of sound; longer ones are not listened to.
+    Each file is decoded once. What is longer than an hour, or shorter than a second, is not listened to.
     """
     started = time.perf_counter()
     problems = Counter({"longer than an hour": sum(row.duration_seconds > LONGEST_SECONDS for row in rows)})
@@ -42,11 +42,12 @@ def listen(rows: Collection[Features], limits: DecodeLimits) -> dict[str, Levels
     heard: dict[str, Levels] = {}
     with closing(decode_items(tasks, None, PLAN, limits)) as decoded:
         for task, media in decoded:
-            if media.windows:
-                heard[task.item.item_id] = fingerprint(_joined(media))
+            levels_TB = fingerprint(_joined(media)) if media.windows else None
+            if levels_TB is not None and len(levels_TB) > LEAST_FRAMES:
+                heard[task.item.item_id] = levels_TB
             else:
-                assert media.audio_problem is not None
-                problems[media.audio_problem.reason.replace("_", " ")] += 1
+                problem = media.audio_problem
+                problems["shorter than a second" if problem is None else problem.reason.replace("_", " ")] += 1
     logger.info("%d sounds listened to in %.1f s", len(heard), time.perf_counter() - started)
     if missing := +problems:
         why = ", ".join(f"{count} {reason}" for reason, count in missing.most_common())

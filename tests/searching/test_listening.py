@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from store_rows import filled, make
 
 import mmrec
+from mmrec.catalog import Item
 from mmrec.cli import main
 from mmrec.embedding import DecodeLimits
 from mmrec.media import DecodedMedia
@@ -126,10 +127,9 @@ def test_other_recordings_are_other_sounds() -> None:
 
 
 def test_what_tells_nothing_is_like_nothing() -> None:
-    silence, short = np.zeros(4 * SAMPLE_RATE, np.float32), voice(0, 0.8)
+    silence = np.zeros(4 * SAMPLE_RATE, np.float32)
     tone = (0.3 * np.sin(np.arange(4 * SAMPLE_RATE) * 2 * np.pi * 440 / SAMPLE_RATE)).astype(np.float32)
     assert laid(silence, silence) is None
-    assert laid(voice(0, 4), short) is None
     assert laid(voice(0, 4), silence) is None
     assert laid(tone, tone[: 3 * SAMPLE_RATE]) is None
 
@@ -218,6 +218,16 @@ def test_without_files_tokens_decide_and_a_line_says_so(
         "15 of 15 sounds cannot be listened to (15 missing file): their tokens are compared, which misses most edited "
         "copies"
     )
+
+
+def test_very_short_sounds_are_not_listened_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [make(f"i{n}", seed=0, audio=1) for n in range(2)]
+    for row in rows:
+        row.item = Item(item_id=row.item.item_id, media=write(tmp_path / f"{row.item.item_id}.m4a", voice(0, 0.7)))
+    store = filled(tmp_path / "s", rows)
+    with caplog.at_level(logging.WARNING):
+        assert len(find_duplicates(store, thresholds=LEAST, limits=LIMITS)) == 1
+    assert "2 shorter than a second" in caplog.text
 
 
 def test_very_long_sounds_are_not_listened_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
