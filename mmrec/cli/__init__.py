@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmrec.cli.adapting import add_adapt_command
+from mmrec.cli.asking import add_ask_command
 from mmrec.cli.demo import add_demo_command
 from mmrec.cli.duplicates import add_duplicates_command
 from mmrec.cli.evaluating import add_evaluate_command
@@ -97,4 +98,5 @@ def _parser() -> argparse.ArgumentParser:
     add_serve_command(commands)
     add_export_interactions_command(commands)
     add_understand_command(commands)
+    add_ask_command(commands)
     return parser

@@ -78,10 +78,10 @@ def _search(arguments: argparse.Namespace) -> int:
     query, searcher = _query(arguments), Searcher(open_store(arguments))
     paging = {"k": arguments.k, "offset": arguments.offset}
     if arguments.moments:
-        num_found = _print_moments(searcher, searcher.moments(query, **paging), as_json=arguments.json)
+        num_found = print_moments(searcher, searcher.moments(query, **paging), as_json=arguments.json)
     else:
         ids, scores = searcher.search(query, **paging)
-        num_found = _print_items(searcher, ids, scores.tolist(), as_json=arguments.json)
+        num_found = print_items(searcher, ids, scores.tolist(), as_json=arguments.json)
     if not num_found:
         beyond = f" after the first {arguments.offset}" if arguments.offset else ""
         return fail(f"nothing was found{beyond}")
@@ -101,13 +101,13 @@ def _query(arguments: argparse.Namespace) -> Query:
         where=arguments.where,
         modalities=names,
         weights=dict(_weight(text) for text in arguments.weight) | _user_weight(arguments),
-        taste=_taste(arguments),
+        taste=taste_of_user(arguments),
         fold=read_copies(arguments),
         diversity=arguments.diversity,
     )
 
 
-def _taste(arguments: argparse.Namespace) -> Taste | None:
+def taste_of_user(arguments: argparse.Namespace) -> Taste | None:
     if (arguments.user is None) != (arguments.model is None):
         raise SearchError("--user and --model belong together: who searches, and the model that knows them")
     if arguments.user is None:
@@ -142,7 +142,7 @@ def _vector(path: Path) -> Any:
         raise SearchError(f"{path} cannot be read as a .npy file: {error}") from None
 
 
-def _print_items(searcher: Searcher, ids: list[str], scores: list[float], *, as_json: bool) -> int:
+def print_items(searcher: Searcher, ids: list[str], scores: list[float], *, as_json: bool) -> int:
     titles = searcher.tables.titles(ids) if ids else {}
     if as_json:
         found = [{"item_id": i, "score": s, "title": titles.get(i, "")} for i, s in zip(ids, scores, strict=True)]
@@ -153,7 +153,7 @@ def _print_items(searcher: Searcher, ids: list[str], scores: list[float], *, as_
     return len(ids)
 
 
-def _print_moments(searcher: Searcher, moments: list[Moment], *, as_json: bool) -> int:
+def print_moments(searcher: Searcher, moments: list[Moment], *, as_json: bool) -> int:
     titles = searcher.tables.titles([moment.item_id for moment in moments]) if moments else {}
     if as_json:
         found = [{**asdict(moment), "title": titles.get(moment.item_id, "")} for moment in moments]

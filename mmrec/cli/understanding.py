@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_store, count, fail, open_store, positive, share
+from mmrec.cli.chats import add_chat, budget_of, money, open_chat
+from mmrec.cli.output import add_command, add_json, add_store, fail, open_store, positive, share
 from mmrec.cli.progress import stop_on_sigterm, understand_progress
 from mmrec.errors import ChatError
 
 if TYPE_CHECKING:
-    from mmrec.understanding import Budget, ChatModel, UnderstandReport
+    from mmrec.understanding import Budget, UnderstandReport
 
 TASKS = ("heard", "seen", "about")
 
@@ -29,23 +29,8 @@ def add_understand_command(commands: Any) -> None:
     understand.add_argument(
         "--speech-model", default="", metavar="DIR|NAME", help="Whisper in CTranslate2's form, as small: for heard"
     )
-    understand.add_argument(
-        "--model", default="", metavar="DIR|NAME", help="a language model that follows a chat: for about"
-    )
-    understand.add_argument(
-        "--server", default="", metavar="URL", help="ask this server for the model (OpenAI's protocol)"
-    )
+    add_chat(understand, option="--model", required=False)
     understand.add_argument("--language", default="", metavar="CODE", help="to write in (default: the item's own)")
-    understand.add_argument("--device", default="auto", help="auto, cpu or cuda, of models on this machine")
-    understand.add_argument("--concurrency", type=count, default=8, metavar="N", help="questions to a server at once")
-    understand.add_argument("--max-tokens", type=count, metavar="N", help="read and written, then stop asking")
-    understand.add_argument("--max-cost", type=positive, metavar="MONEY", help="by the prices, then stop asking")
-    understand.add_argument("--price-read", type=float, default=0.0, metavar="MONEY", help="of a million tokens read")
-    understand.add_argument(
-        "--price-written", type=float, default=0.0, metavar="MONEY", help="of a million tokens written"
-    )
-    understand.add_argument("--dry-run", action="store_true", help="say what asking the model would take, and stop")
-    understand.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     understand.add_argument("--workers", type=int, default=0, metavar="N", help="decoding processes (default: all)")
     understand.add_argument(
         "--timeout", type=positive, default=600.0, metavar="SECONDS", help="to decode one item (default: 600)"
@@ -56,16 +41,11 @@ def add_understand_command(commands: Any) -> None:
 
 def _understand(arguments: argparse.Namespace) -> int:
     from mmrec.embedding import DecodeLimits
-    from mmrec.understanding import Budget, ScreenReader, Transcriber, estimate, understand
+    from mmrec.understanding import ScreenReader, Transcriber, estimate, understand
 
     store, tasks = open_store(arguments), _tasks(arguments)
-    budget = Budget(
-        tokens=arguments.max_tokens,
-        money=arguments.max_cost,
-        price_read=arguments.price_read,
-        price_written=arguments.price_written,
-    )
-    model = _model(arguments) if "about" in tasks else None
+    budget = budget_of(arguments)
+    model = open_chat(arguments, arguments.model) if "about" in tasks else None
     if arguments.dry_run:
         if model is None:
             raise ChatError("--dry-run says what asking a language model would take: name one by --model")
@@ -73,7 +53,7 @@ def _understand(arguments: argparse.Namespace) -> int:
         words = (
             f"{asked.questions} questions, about {asked.tokens_read} tokens to read, {asked.tokens_written} to write"
         )
-        print(json.dumps(asked.__dict__) if arguments.json else f"{words}{_money(asked.cost, budget)}")
+        print(json.dumps(asked.__dict__) if arguments.json else f"{words}{money(asked.cost, budget)}")
         return 0
     with stop_on_sigterm():
         report = understand(
@@ -119,14 +99,6 @@ def _tasks(arguments: argparse.Namespace) -> list[str]:
     return [task for task in TASKS if able[task]]
 
 
-def _model(arguments: argparse.Namespace) -> ChatModel:
-    from mmrec.understanding import LocalChat, ServerChat
-
-    if arguments.server or (os.environ.get("OPENAI_BASE_URL") and not os.path.exists(arguments.model)):
-        return ServerChat(arguments.model, url=arguments.server, concurrency=arguments.concurrency)
-    return LocalChat(arguments.model, device=arguments.device)
-
-
 def _lines(report: UnderstandReport, tasks: list[str], budget: Budget) -> list[str]:
     lines = [f"{report.items} items in {report.seconds:.1f} s"]
     for task in tasks:
@@ -137,11 +109,7 @@ def _lines(report: UnderstandReport, tasks: list[str], budget: Budget) -> list[s
         lines.append("  " + ", ".join(f"{reason} {number}" for reason, number in report.reasons.most_common()))
     if report.tokens_read:
         tokens = f"  {report.tokens_read} tokens read, {report.tokens_written} written"
-        lines.append(tokens + _money(report.cost, budget))
+        lines.append(tokens + money(report.cost, budget))
     if report.found["heard"] or report.found["seen"]:
         lines.append("embed the catalog again to take the words up: nothing but text is encoded")
     return lines
-
-
-def _money(cost: float, budget: Budget) -> str:
-    return f", {cost:.4f} in money" if budget.price_read or budget.price_written else ""

@@ -18,7 +18,7 @@ from mmrec.searching.moments import Moment, best_moment
 from mmrec.searching.query import Query
 from mmrec.searching.recorded_encoders import RecordedEncoders
 from mmrec.searching.vectors import Part, QueryVectors
-from mmrec.store import MODALITIES, FeatureStore, Modality, SearchTables
+from mmrec.store import MODALITIES, FeatureStore, Modality, SearchColumns, SearchTables
 
 logger = logging.getLogger(__name__)
 DEPTH = 100
@@ -191,6 +191,11 @@ class Searcher:
         hits = self.tables.nearest(modality, _mean(part[modality]), column="vector", limit=k + 1)
         kept = [hit for hit in hits if hit[0] != item_id][:k]
         return [other for other, _ in kept], np.array([cosine for _, cosine in kept], np.float64)
+
+    def columns(self) -> SearchColumns:
+        """What a filter may ask for."""
+        self._make_ready()
+        return self.tables.columns
 
     def modalities_with_words(self) -> list[Modality]:
         """Those whose tokens can be compared with words."""

@@ -1,3 +1,5 @@
+from .answers import StoredAnswer as StoredAnswer
+from .answers import StoredAnswers as StoredAnswers
 from .feature_store import EncoderRecord as EncoderRecord
 from .feature_store import FeatureStore as FeatureStore
 from .features import MODALITIES as MODALITIES

@@ -8,8 +8,14 @@ from .local_models import LocalChat as LocalChat
 from .screen_text import ScreenReader as ScreenReader
 from .servers import ServerChat as ServerChat
 from .speech import Transcriber as Transcriber
-from .finding_out import Budget as Budget
-from .finding_out import Estimate as Estimate
+from .budget import Budget as Budget
+from .budget import Estimate as Estimate
+from .asking import Asker as Asker
+from .asking import AskReport as AskReport
+from .wishes import Found as Found
+from .wishes import Understood as Understood
+from .wishes import ask as ask
+from .wishes import wish_question_of as wish_question_of
 from .finding_out import UnderstandReport as UnderstandReport
 from .finding_out import estimate as estimate
 from .finding_out import understand as understand

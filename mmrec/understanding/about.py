@@ -50,13 +50,13 @@ def about_question(item: Mapping[str, Any], *, language: str = "", pictures: Seq
     wished = f"in the language {language!r} (ISO 639)" if language else "in the language of the title"
     return Question(
         instructions=f"{INSTRUCTIONS} Write the texts {wished}.",
-        data={name: _shortened(value) for name, value in item.items() if value},
+        data={name: shortened(value) for name, value in item.items() if value},
         form=About,
         pictures=tuple(pictures),
     )
 
 
-def _shortened(value: Any) -> Any:
+def shortened(value: Any) -> Any:
     if isinstance(value, str) and len(value) > MOST_CHARACTERS:
         half = MOST_CHARACTERS // 2
         return f"{value[:half]} [...] {value[-half:]}"

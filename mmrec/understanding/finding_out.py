@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +15,8 @@ from mmrec.errors import ChatError, Problem
 from mmrec.media import DecodedMedia
 from mmrec.remote import to_place
 from mmrec.store import FINDING_TASKS, FeatureStore, Finding, Findings, FindingTask, Modality, digest
-from mmrec.understanding.about import about_question
+from mmrec.understanding.about import about_question, shortened
+from mmrec.understanding.budget import Budget, Estimate, estimate_of
 from mmrec.understanding.chat import ChatModel, Question, Usage
 from mmrec.understanding.screen_text import FRAMES, ScreenReader
 from mmrec.understanding.speech import SOUND, Transcriber
@@ -24,37 +25,8 @@ MODALITY_OF: Mapping[Literal["heard", "seen"], Modality] = {"heard": "audio", "s
 PUT_SECONDS = 10.0
 """What was found out is stored so often."""
 ROWS_AT_ONCE = 256
-CHARACTERS_PER_TOKEN = 3.0
-ANSWER_TOKENS = 150
 _READ = ("item_id", "title", "description", "tags", "language", "media", "media_hash", "duration_seconds")
 _READ_ABOUT = (*_READ, "visual_classes", "text_language")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """What a language model may cost: tokens in all, and money by the price of a million tokens.
-
-    >>> from mmrec.understanding import Budget, Usage
-    >>> budget = Budget(money=0.01, price_read=0.5, price_written=1.5)
-    >>> budget.cost(Usage(read=2000, written=1000)), budget.is_spent(Usage(read=2000, written=1000))
-    (0.0025, False)
-    """
-
-    tokens: int | None = None
-    money: float | None = None
-    price_read: float = 0.0
-    price_written: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.money is not None and not (self.price_read or self.price_written):
-            raise ChatError(f"a budget of {self.money:g} in money needs the price of a million tokens")
-
-    def cost(self, usage: Usage) -> float:
-        return (usage.read * self.price_read + usage.written * self.price_written) / 1e6
-
-    def is_spent(self, usage: Usage) -> bool:
-        over_tokens = self.tokens is not None and usage.read + usage.written >= self.tokens
-        return over_tokens or (self.money is not None and self.cost(usage) >= self.money)
 
 
 @dataclass(slots=True)
@@ -137,26 +109,11 @@ def understand(
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What asking a language model would take, roughly: a token is taken for three characters."""
-
-    questions: int
-    tokens_read: int
-    tokens_written: int
-    cost: float
-
-
 def estimate(store: FeatureStore, model: ChatModel, *, language: str = "", budget: Budget | None = None) -> Estimate:
     """What `understand` would ask a model now, without asking it."""
     prices, report = budget or Budget(), UnderstandReport(items=len(store))
     asking = _Asking(store, Findings(store), model, language, False, Budget(), report)
-    count, characters = 0, 0
-    for _, _, question in asking.questions():
-        count += 1
-        characters += sum(len(message["content"]) for message in question.messages())
-    usage = Usage(read=int(characters / CHARACTERS_PER_TOKEN), written=count * ANSWER_TOKENS)
-    return Estimate(count, usage.read, usage.written, prices.cost(usage))
+    return estimate_of((question for _, _, question in asking.questions()), prices)
 
 
 # --- what is heard and seen -------------------------------------------------------------------------------------------
@@ -322,13 +279,27 @@ def _known_of(row: Mapping[str, Any], found: Mapping[FindingTask, Finding]) -> d
     }
 
 
+def known_facts(store: FeatureStore, item_ids: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is known of items, all by default: by the catalog, labels, and what was found out; without what is empty."""
+    findings, labels = Findings(store), store.labels.of_items()
+    for rows in _blocks(_rows(store, _READ_ABOUT, item_ids)):
+        found = findings.of([row["item_id"] for row in rows])
+        for row in rows:
+            of_item = found.get(row["item_id"], {})
+            about = of_item["about"].value if "about" in of_item else {}
+            facts = {**_known_of(row, of_item), **labels.get(row["item_id"], {}), "summary": about.get("summary", "")}
+            yield row["item_id"], {name: shortened(value) for name, value in facts.items() if value}
+
+
 def _done(findings: Findings, task: FindingTask, retry_failed: bool) -> dict[str, str]:
     failed = findings.problems(task) if retry_failed else {}
     return {item_id: key for item_id, key in findings.keys(task).items() if item_id not in failed}
 
 
-def _rows(store: FeatureStore, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for batch in store.scan(list(columns)):
+def _rows(
+    store: FeatureStore, columns: Sequence[str], item_ids: Collection[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    for batch in store.scan(list(columns), item_ids):
         yield from batch.to_pylist()
 
 
