@@ -13,6 +13,7 @@ from pathlib import Path
 from mmrec.cli.adapting import add_adapt_command
 from mmrec.cli.asking import add_ask_command
 from mmrec.cli.demo import add_demo_command
+from mmrec.cli.describing import add_describe_command
 from mmrec.cli.duplicates import add_duplicates_command
 from mmrec.cli.evaluating import add_evaluate_command
 from mmrec.cli.explaining import add_explain_command
@@ -99,4 +100,5 @@ def _parser() -> argparse.ArgumentParser:
     add_export_interactions_command(commands)
     add_understand_command(commands)
     add_ask_command(commands)
+    add_describe_command(commands)
     return parser

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from mmrec.cli.chats import add_chat, open_asker, print_estimate
 from mmrec.cli.output import add_command, add_json, add_model, place
+from mmrec.errors import ChatError
 
 if TYPE_CHECKING:
-    from mmrec.recommending import Cause, Explanation, Moment
+    from mmrec.recommending import Cause, Explanation, Moment, Recommender
+    from mmrec.store import FeatureStore
 
 PARTS = {"visual": "its pictures", "audio": "its sound", "text": "its words", "content": "its content", "id": "its id"}
 LEAST = 5e-4  # what three decimals show
@@ -26,6 +30,8 @@ def add_explain_command(commands: Any) -> None:
         "--store", type=place, metavar="DIR|URL", help="the store that the model was fitted to: tells modalities apart"
     )
     explain.add_argument("--top", type=int, default=5, help="items of the history to look at closely (default: 5)")
+    add_chat(explain, option="--in-words", required=False, purpose="tell it in words by ")
+    explain.add_argument("--language", default="", metavar="CODE", help="to write in, with --in-words")
     add_json(explain)
 
 
@@ -36,10 +42,34 @@ def _explain(arguments: argparse.Namespace) -> int:
     model = Recommender.load(arguments.model)
     store = None if arguments.store is None else FeatureStore(arguments.store)
     explanation = model.explain(arguments.user, arguments.item, store=store, top=arguments.top)
+    if arguments.in_words:
+        return _in_words(arguments, model, explanation, store)
+    if arguments.dry_run:
+        raise ChatError("--dry-run says what --in-words would take: name a language model by it")
     if arguments.json:
         print(json.dumps(explanation.to_dict(), ensure_ascii=False))
     else:
         print("\n".join(_lines(explanation, arguments.top)))
+    return 0
+
+
+def _in_words(
+    arguments: argparse.Namespace, model: Recommender, explanation: Explanation, store: FeatureStore | None
+) -> int:
+    from mmrec.understanding import why_in_words, why_question
+
+    asker = open_asker(arguments, arguments.in_words, store)
+    if arguments.dry_run:
+        return print_estimate(arguments, asker, [why_question(explanation, language=arguments.language)])
+    titles = [title for item_id in model.item_ids if (title := str(model.item(item_id).get("title") or ""))]
+    told = why_in_words(explanation, asker, titles=titles, language=arguments.language)
+    if arguments.json:
+        said = {"in_words": told.text, "in_words_problem": told.problem, "asked": asker.report.as_dict()}
+        print(json.dumps(explanation.to_dict() | said, ensure_ascii=False))
+        return 0
+    print(told.text)
+    if told.problem:
+        print(f"mmrec: computed, not written: {told.problem}", file=sys.stderr)
     return 0
 
 

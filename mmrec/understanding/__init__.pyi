@@ -19,3 +19,10 @@ from .wishes import wish_question_of as wish_question_of
 from .finding_out import UnderstandReport as UnderstandReport
 from .finding_out import estimate as estimate
 from .finding_out import understand as understand
+from .writing import Described as Described
+from .writing import Description as Description
+from .writing import WhyInWords as WhyInWords
+from .writing import describe as describe
+from .writing import describe_questions as describe_questions
+from .writing import why_in_words as why_in_words
+from .writing import why_question as why_question
