@@ -21,6 +21,7 @@ from mmrec.cli.history import add_history_commands
 from mmrec.cli.logs import logging_to
 from mmrec.cli.models import add_fit_command
 from mmrec.cli.output import escape_what_cannot_be_shown, fail
+from mmrec.cli.profiles import add_profiles_command
 from mmrec.cli.rankings import add_ranking_commands
 from mmrec.cli.reporting import add_report_command
 from mmrec.cli.searching import add_search_command
@@ -100,5 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     add_export_interactions_command(commands)
     add_understand_command(commands)
     add_ask_command(commands)
+    add_profiles_command(commands)
     add_describe_command(commands)
     return parser

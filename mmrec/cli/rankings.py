@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.output import add_command, add_fold, add_json, add_keep, add_model, place, read_copies, share
 from mmrec.cli.progress import progress_bar
+from mmrec.cli.reranking import add_rerank, open_reranking
 from mmrec.cli.searching import index_store
 from mmrec.errors import ModelError
 from mmrec.tables import read_lines
 
 if TYPE_CHECKING:
-    from mmrec.recommending import Recommender
+    from mmrec.cli.reranking import Ranked, Reranking
+    from mmrec.recommending import Recommender, UserState
 
 
 def add_ranking_commands(commands: Any) -> None:
@@ -27,6 +29,10 @@ def add_ranking_commands(commands: Any) -> None:
     who.add_argument("--users", type=Path, metavar="FILE", help="one id a line")
     who.add_argument("--all", action="store_true", help="every user of the training interactions")
     who.add_argument("--text", metavar="WORDS", help="somebody new, who says what they like")
+    recommend.add_argument("--not-text", metavar="WORDS", default="", help="lower what these words name")
+    recommend.add_argument(
+        "--profiles", type=Path, metavar="FILE", help="as `mmrec profiles` wrote them: their words count by its weight"
+    )
     recommend.add_argument("--k", type=int, default=20, help="items per user (default: 20)")
     recommend.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="keep only such items")
     add_fold(recommend)
@@ -35,6 +41,7 @@ def add_ranking_commands(commands: Any) -> None:
     recommend.add_argument(
         "--out", type=place, metavar="FILE|URL", help="write .csv, .jsonl or .parquet: user, rank, item, score"
     )
+    add_rerank(recommend)
     add_json(recommend)
 
     similar = add_command(commands, "similar", _similar, "the items nearest to an item")
@@ -69,13 +76,18 @@ def _recommend(arguments: argparse.Namespace) -> int:
         "explore_share": arguments.explore_share,
         "fold": read_copies(arguments),
     }
+    reranking = open_reranking(arguments, model)
+    if reranking is not None:
+        options["k"] = reranking.depth
     if arguments.text is not None:
-        if arguments.out is not None:
-            raise ModelError("--out belongs to users; --text prints its list")
-        vector_D = model.user_vector(text=arguments.text)
-        _print_list(model, "", *model.recommend(vector_D, **options), as_json=arguments.json)
-        return 0
-    users = model.user_ids if arguments.all else _named_users(arguments)
+        if arguments.out is not None or arguments.profiles is not None:
+            raise ModelError("--out and --profiles belong to users; --text prints its list")
+        vector_D = model.user_vector(text=arguments.text, not_text=arguments.not_text)
+        lists = [("", *model.recommend(vector_D, **options))]
+        return _print_lists(model, lists, arguments, reranking)
+    if arguments.not_text or arguments.profiles is not None:
+        options["state_of"] = _states(arguments, model)
+    users = model.user_ids if arguments.all else named_users(arguments)
     if arguments.all and not users:
         raise ModelError(f"model {arguments.model} was fitted without interactions: it knows no users")
     if arguments.out is not None:
@@ -83,13 +95,30 @@ def _recommend(arguments: argparse.Namespace) -> int:
             write_recommendations(model, users, arguments.out, on_users=show, **options)
         print(f"{len(users)} users in {arguments.out}", file=sys.stderr)
         return 0
-    for block, ids_UK, scores_UK in recommend_in_blocks(model, users, **options):
-        for user, ids, scores in zip(block, ids_UK, scores_UK, strict=True):
-            _print_list(model, user, ids, scores, as_json=arguments.json)
+    blocks = recommend_in_blocks(model, users, **options)
+    every = (found for block, ids_UK, scores_UK in blocks for found in zip(block, ids_UK, scores_UK, strict=True))
+    return _print_lists(model, every, arguments, reranking)
+
+
+def _states(arguments: argparse.Namespace, model: Recommender) -> Callable[[str], UserState]:
+    """Of a user, what their profile says and what they do not want beside what the model knows."""
+    from mmrec.understanding import Profiles
+
+    profiles = Profiles(of={}) if arguments.profiles is None else Profiles.read(arguments.profiles)
+    return lambda user: profiles.state(model, user, not_text=arguments.not_text)
+
+
+def _print_lists(
+    model: Recommender, lists: Iterable[Ranked], arguments: argparse.Namespace, reranking: Reranking | None
+) -> int:
+    if reranking is not None:
+        return reranking.print_lists(lists)
+    for user, ids, scores in lists:
+        _print_list(model, user, ids, scores, as_json=arguments.json)
     return 0
 
 
-def _named_users(arguments: argparse.Namespace) -> list[str]:
+def named_users(arguments: argparse.Namespace) -> list[str]:
     if arguments.user is not None:
         return [arguments.user]
     try:

@@ -128,7 +128,7 @@ class Explainer:
             times_H,
             history_HD,
             tower.null_D.detach().double().numpy(),
-            in_user_vector(tower, rest_KD, state.totals_K),
+            in_user_vector(tower, rest_KD, state.totals_K) + state.turn_D,
         )
 
     def _with_tokens(self, row: int, features: Mapping[int, Features]) -> ItemSide:
@@ -239,7 +239,7 @@ class Explainer:
             tower.sums(history, vectors_ID) for history in (self._history, _without_each(self._history, causes))
         )
         rest_KD, rest_K = state.sums_KD - own_1KD[0], np.maximum(state.totals_K - own_1K[0], 0)
-        scores_UI = self._scores(tower.vectors_of(sums_UKD + rest_KD, totals_UK + rest_K))
+        scores_UI = self._scores(tower.vectors_of(sums_UKD + rest_KD, totals_UK + rest_K) + state.turn_D)
         return {int(cause): self._place(row, scores_I) for cause, scores_I in zip(causes, scores_UI, strict=True)}
 
     def _scores(self, users_UD: NDArray[np.floating]) -> Doubles:

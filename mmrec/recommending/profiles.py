@@ -205,7 +205,8 @@ class UserProfiles:
         shape = (count, len(self._item_rows))
         seen_UI = sp.csr_array((np.ones(len(users_N), np.float32), items_N[order_N], offsets_U), shape=shape)
         is_new_U = counts_U == 0
-        is_new_U[[place for place, state in states.items() if state.totals_K.any()]] = False  # of words alone
+        of_words = [place for place, state in states.items() if state.totals_K.any() or state.turn_D.any()]
+        is_new_U[of_words] = False
         return FoundUsers(vectors_UD, seen_UI, is_new_U, is_one)
 
     def _tell_of(self, unknown: Sequence[str]) -> None:

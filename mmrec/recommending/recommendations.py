@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from mmrec.errors import ModelError
 from mmrec.recommending.recommender import Recommender
+from mmrec.recommending.users import UserState
 from mmrec.remote import Place, to_place, written
 
 _OpenWriter = Callable[[Path], AbstractContextManager[Callable[[pa.Table], None]]]
@@ -37,12 +38,15 @@ SCHEMA = pa.schema([("user_id", pa.string()), ("rank", pa.int32()), ("item_id", 
 
 
 def recommend_in_blocks(
-    model: Recommender, users: Sequence[str], **options: Any
+    model: Recommender, users: Sequence[str], *, state_of: Callable[[str], UserState] | None = None, **options: Any
 ) -> Iterator[tuple[Sequence[str], NDArray[np.str_], NDArray[np.float32]]]:
-    """Blocks of users with their ids and scores `(U, K)`; options as `Recommender.recommend`."""
+    """Blocks of users with their ids and scores `(U, K)`; options as `Recommender.recommend`.
+
+    `state_of` gives the state by which a user is ranked; by default it is what the model knows of them.
+    """
     for start in range(0, len(users), USERS_AT_ONCE):
         block = users[start : start + USERS_AT_ONCE]
-        yield block, *model.recommend(block, **options)
+        yield block, *model.recommend(block if state_of is None else list(map(state_of, block)), **options)
 
 
 def write_recommendations(
@@ -53,7 +57,7 @@ def write_recommendations(
     on_users: Callable[[int], None] = lambda count: None,
     **options: Any,
 ) -> None:
-    """Write `user_id, rank, item_id, score`, best first, ranks from 1; options as `Recommender.recommend`.
+    """Write `user_id, rank, item_id, score`, best first, ranks from 1; options as `recommend_in_blocks`.
 
     The suffix of the file says which kind it is. It appears when it is complete. `on_users` is called with the number
     of users done after each block.

@@ -49,8 +49,7 @@ from mmrec.recommending.words import WordEncoder
 from mmrec.searching import Copies, Taste
 from mmrec.store import FeatureStore
 
-NEWCOMER_DIVERSITY = 0.3
-INDEX_USERS = 1000
+NEWCOMER_DIVERSITY, INDEX_USERS = 0.3, 1000
 
 Ids = NDArray[np.str_]
 Floats = NDArray[np.float32]
@@ -73,9 +72,9 @@ class Recommender:
         self._words = WordEncoder(files.encoders.get("text"))
 
     def __repr__(self) -> str:
-        widths = ", ".join(f"{modality} {width}" for modality, width in self._towers.fusion.widths.items())
-        dim = self._towers.fusion.dim
-        return f"Recommender({len(self.item_ids)} items, {len(self.user_ids)} users, width {dim}, from {widths})"
+        fusion, sizes = self._towers.fusion, f"{len(self.item_ids)} items, {len(self.user_ids)} users"
+        widths = ", ".join(f"{modality} {width}" for modality, width in fusion.widths.items())
+        return f"Recommender({sizes}, width {fusion.dim}, from {widths})"
 
     # --- making, saving, loading --------------------------------------------------------------------------------------
 
@@ -184,16 +183,17 @@ class Recommender:
         *,
         history: Sequence[str] = (),
         text: str | None = None,
+        not_text: str | None = None,
         weights: Sequence[float] = (),
     ) -> Floats:
         """The vector `(D,)` of a user: of a known one's interactions, of the items in `history`, of words, of all.
 
-        `history` follows what is known of the user, in order. `text` counts as one more item, one that has these words
-        and nothing else, and weighs as much as all the rest. `weights` belong to `history`, as `UserState.add` takes
-        them. With nothing at all, or blank text alone, it is the vector of a user without history.
+        `history` follows what is known of the user, in order; `weights` belong to it, as `UserState.add` takes them.
+        `text` counts as one more item, one that has these words and nothing else, and weighs as much as all the rest;
+        what `not_text` names falls. With nothing, or blank text, it is the vector of a user without history.
 
-        A vector does not say what it was made of: to leave the history out of lists, name it as `exclude`, or recommend
-        to a state instead, as `model.user_state().add("i3")`.
+        A vector does not say what it was made of: to leave the history out of lists, `exclude` it, or recommend to a
+        state instead, as `model.user_state().add("i3")`.
 
         Raises `ModelError` for unknown items, weights that are not finite, and text where the model knows no text.
         """
@@ -202,9 +202,15 @@ class Recommender:
         state = self._profiles.copied_state(user)
         for item_id, weight in zip(history, weights if len(weights) else [1.0] * len(history), strict=True):
             state.add(item_id, weight=weight)
-        if text is not None and (words := clean_text(text)):
-            state.add_vector(self._towers.embed(self._words.tokens(words)).vectors_ID[0].numpy())
+        if text is not None and clean_text(text):
+            state.add_vector(self.words_vector(text))
+        if not_text is not None and clean_text(not_text):
+            state.turn_away(self.words_vector(not_text))
         return state.vector.astype(np.float32)
+
+    def words_vector(self, text: str) -> Floats:
+        """What words are among the items `(D,)`, for a state's `add_vector` and `turn_away`."""
+        return self._words.vector(self._towers, clean_text(text))
 
     def user_vectors(self, users: Users) -> Floats:
         """The vectors `(U, D)` of users; of unknown ids, that of a user without history."""
@@ -270,8 +276,7 @@ class Recommender:
             raise ModelError(
                 f"{len(found.vectors_UD)} users and {len(items)} items are no pairs; name one user, or one for each"
             )
-        dim = found.vectors_UD.shape[1]
-        return self._ranker.score(np.broadcast_to(found.vectors_UD, (len(rows_N), dim)), rows_N)
+        return self._ranker.score(np.broadcast_to(found.vectors_UD, (len(rows_N), found.vectors_UD.shape[1])), rows_N)
 
     def taste(self, user: str | int | UserState) -> Taste:
         """What a search takes to be personal, as `mmrec.Query(words=["rain"], taste=model.taste("u1"))`.
@@ -327,8 +332,7 @@ class Recommender:
         Their neighbours by content keep what they borrowed of them until the next fit. Raises as `embed_items`, and
         `ModelError` for items that the model does not have.
         """
-        for item_id in item_ids:
-            self._row(item_id)
+        self._rows(item_ids)
         if len(item_ids):
             remake_items(self._files, self._towers, store, self._item_rows, item_ids)
             self._renew(self._ranker.replaced(self._files.vectors_ID, self._files.bias_I))
@@ -339,8 +343,7 @@ class Recommender:
         What neighbours by content borrowed of them stays until the next fit. Raises `ModelError` for items that the
         model does not have, and where none would be left.
         """
-        for item_id in item_ids:
-            self._row(item_id)
+        self._rows(item_ids)
         if len(item_ids):
             drop_items(self._files, item_ids)
             self._renew(self._ranker.replaced(self._files.vectors_ID, self._files.bias_I))

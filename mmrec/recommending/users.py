@@ -15,6 +15,8 @@ from mmrec.recommending.model_files import ModelFiles
 
 Floats = NDArray[np.float32]
 SECONDS_PER_DAY = 86_400.0
+AWAY = 0.5
+"""Of the length of a user's vector: how far it turns away from what is not wanted."""
 
 
 def to_histories(interactions: Interactions, order: str) -> Histories:
@@ -63,6 +65,7 @@ class UserState:
         self._mix_KE = tower.mix_KDE.detach().flatten(0, 1).numpy()
         self._null_D = tower.null_D.detach().numpy()
         self.sums_KD, self.totals_K = sums_KD.copy(), totals_K.copy()
+        self.turn_D: Floats = np.zeros(sums_KD.shape[1], np.float32)
         self._seen, self._weights, self._days = list(seen), list(weights), list(days)
 
     def __repr__(self) -> str:
@@ -70,10 +73,12 @@ class UserState:
 
     def __copy__(self) -> UserState:
         """One that goes on by itself."""
-        return UserState(
+        twin = UserState(
             self._tower, self._item_rows, self._files, sums_KD=self.sums_KD, totals_K=self.totals_K,
             seen=self._seen, weights=self._weights, days=self._days,
         )  # fmt: skip
+        twin.turn_D = self.turn_D.copy()
+        return twin
 
     @property
     def seen_rows(self) -> Sequence[int]:
@@ -97,7 +102,7 @@ class UserState:
     def vector(self) -> Floats:
         """The user vector `(D,)`."""
         averages_KD = self.sums_KD / np.maximum(self.totals_K, LEAST_WEIGHT)[:, None] ** self._tower.power
-        vector_D: Floats = averages_KD.ravel() @ self._mix_KE + self._null_D
+        vector_D: Floats = averages_KD.ravel() @ self._mix_KE + self._null_D + self.turn_D
         return vector_D
 
     def add(self, item_id: str, timestamp: float | None = None, weight: float = 1.0) -> UserState:
@@ -129,12 +134,25 @@ class UserState:
         self._days.append(day)
         return self
 
-    def add_vector(self, vector_D: Floats, weight: float | None = None) -> UserState:
-        """Takes up what is like an item, as words are; by default it weighs as much as the whole history.
+    def add_vector(self, vector_D: Floats, weight: float | None = None, *, share: float = 1.0) -> UserState:
+        """Takes up what is like an item, as words are; by default it weighs `share` times the whole history.
 
         Unlike an interaction it does not age what was there before.
         """
-        weights_K = np.maximum(1.0, self.totals_K) if weight is None else np.full_like(self.totals_K, weight)
+        weights_K = share * np.maximum(1.0, self.totals_K) if weight is None else np.full_like(self.totals_K, weight)
         self.sums_KD += weights_K[:, None] * vector_D
         self.totals_K += weights_K
+        return self
+
+    def turn_away(self, vector_D: Floats, *, share: float = 1.0) -> UserState:
+        """Lowers what is like an item, as words are, whatever speaks for it so far.
+
+        Along what the item has and items in general have not, the user's vector loses what it has of it, and half its
+        own length besides; `share` is how much of both. Other directions stay.
+        """
+        away_D = vector_D - self._files.vectors_ID.mean(axis=0)
+        away_D = away_D / max(float(np.linalg.norm(away_D)), 1e-12)
+        user_D = self.vector
+        loss = max(0.0, float(user_D @ away_D)) + AWAY * float(np.linalg.norm(user_D))
+        self.turn_D = np.asarray(self.turn_D - share * loss * away_D, np.float32)
         return self

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from encoders.base import EncoderError as TextError
 from encoders.base import TextEncoder
 from fusion.token_table import TokenTable
+from fusion.tower import Towers
 from mmrec.embedding import load_recorded
 from mmrec.errors import EncoderError, ModelError
 from mmrec.store import EncoderRecord
@@ -44,3 +47,10 @@ class WordEncoder:
         return TokenTable(
             {"text": tokens_1TD}, {"text": torch.ones(shape, dtype=torch.bool)}, {"text": torch.zeros(shape)}
         )
+
+    def vector(self, towers: Towers, text: str) -> NDArray[np.float32]:
+        """The vector `(D,)` of an item that has these words; `ModelError` where there are none."""
+        if not text:
+            raise ModelError("there are no words to be placed among the items")
+        vector_D: NDArray[np.float32] = towers.embed(self.tokens(text)).vectors_ID[0].numpy()
+        return vector_D

@@ -164,6 +164,33 @@ def test_words_weigh_as_much_as_the_history(talker: Recommender) -> None:
     assert np.allclose(state.totals_K, 2 * totals_K + 0.5)
 
 
+def test_words_weigh_a_share_of_the_history(talker: Recommender) -> None:
+    state = talker.user_state().add("piano-0").add("piano-1")
+    totals_K = state.totals_K.copy()
+    assert np.allclose(state.add_vector(np.ones(16, np.float32), share=0.5).totals_K, totals_K * 1.5)
+
+
+def test_what_is_not_wanted_falls_and_the_rest_stays(talker: Recommender) -> None:
+    liked = talker.user_vector("u0")
+    ids, _ = talker.recommend(liked, k=len(talker.item_ids))
+    without, _ = talker.recommend(talker.user_vector("u0", not_text="football"), k=len(talker.item_ids))
+    places, places_without = ({item: place for place, item in enumerate(order)} for order in (ids, without))
+    football = [item for item in talker.item_ids if item.startswith("football")]
+    assert np.mean([places_without[i] for i in football]) > np.mean([places[i] for i in football])
+    assert without[0].startswith("piano")
+    assert np.allclose(talker.user_vector("u0", not_text=" "), liked)
+    assert talker.recommend(talker.user_vector("u0"), k=1)[0][0].startswith("piano")
+    assert not talker.recommend(talker.user_vector("u0", not_text="piano music"), k=1)[0][0].startswith("piano")
+    turned = talker.user_state().add("piano-0").turn_away(talker.words_vector("football"))
+    assert np.allclose(copy.copy(turned).vector, turned.vector)
+    why = talker.explain(turned, "piano-1")
+    assert np.isclose(why.popularity + why.anyone + why.rest + sum(c.contribution for c in why.history), why.score)
+    assert np.isclose(why.score, talker.score(turned, ["piano-1"])[0], atol=1e-4)
+    order = talker.recommend(talker.user_vector(text="piano", not_text="football"), k=len(talker.item_ids))[0]
+    assert order[0].startswith("piano")
+    assert all(item.startswith("football") for item in order[-4:])
+
+
 def test_somebody_of_words_alone_is_no_user_without_history(talker: Recommender) -> None:
     """Words are no interactions: nothing is left out. Others who are new are ranked by themselves."""
     by_words = talker.user_vector(text="football")
