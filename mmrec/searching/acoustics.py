@@ -245,7 +245,8 @@ def _along(
         return 0.0
     if reach >= len(levels_TB) and len(frames_T) < LEAST_SHARE * shorter - 1:
         return 0.0
-    mine_TB = _signs(_read(levels_TB, middle + (frames_T - at) / speed, speed if pitched else 1.0))
+    times_T = (middle + (frames_T - at) / speed).astype(np.float64)
+    mine_TB = _signs(_read(levels_TB, times_T, speed if pitched else 1.0))
     theirs_TB = signs_TB[frames_T]
     numbers = np.abs(mine_TB).sum(dtype=np.float64) * np.abs(theirs_TB).sum(dtype=np.float64)
     return float(_agreement(np.array((mine_TB * theirs_TB).sum()), numbers))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from mmrec.errors import InteractionError
 from mmrec.evaluation import Interactions, make_interactions
-from mmrec.tables import Table, to_text
+from mmrec.tables import Table, local_path, to_text
 from mmrec.understanding.asking import Asker
 from mmrec.understanding.chat import Question
 
@@ -65,8 +65,9 @@ def read_comments(path: str | os.PathLike[str]) -> list[Comment]:
     Raises `InteractionError` for a file that cannot be read, and for rows without a user.
     """
     known = ["user_id", "text", "item_id", "kind"]
-    table = Table(path, known=known, required=["user_id", "text"], others=False, error=InteractionError)
-    if not table.path.exists():
+    local = local_path(path, InteractionError)
+    table = Table(local, known=known, required=["user_id", "text"], others=False, error=InteractionError)
+    if not local.exists():
         raise InteractionError(f"there is no file {path}")
     comments = []
     for row, values in table.rows():
