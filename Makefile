@@ -12,7 +12,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): once, and some minutes where torch comes with its CUDA libraries"
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,adapters,approximate,baselines,metrics,plots,chat,service,tune,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,adapters,approximate,baselines,metrics,plots,chat,objects,service,tune,dev]'
 	@touch $@
 
 demo: install
@@ -36,7 +36,7 @@ BENCH ?=
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	mkdir -p bench
-	set -e; for name in decode sampling encode embed rank search fusion fit recommenders report; do \
+	set -e; for name in decode sampling encode embed rank search fusion fit recommenders report service; do \
 		$(BIN)/python scripts/bench_$$name.py $(BENCH) --out bench/$$name.json; done
 
 clean:
