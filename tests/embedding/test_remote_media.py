@@ -151,7 +151,7 @@ def test_what_fails_for_an_item_is_its_own_problem(
 def test_what_breaks_in_the_middle_is_not_taken_for_damage(bucket: Watched, large_file: Path) -> None:
     objects.write(Url.parse(at("breaking.mov")), large_file)
     asked = iter(range(1000))
-    bucket.fault = lambda environ: "denied" if environ["REQUEST_METHOD"] == "GET" and next(asked) > 2 else None
+    bucket.fault = lambda environ: "denied" if environ["REQUEST_METHOD"] == "GET" and next(asked) > 1 else None
     media = decode_media(at("breaking.mov"), None, SOUND)
     assert not media.windows
     assert media.audio_problem is not None and media.audio_problem.reason is Reason.NOT_READABLE
