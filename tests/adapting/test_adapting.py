@@ -7,7 +7,7 @@ import torch
 import yaml
 from media_files import write_video
 from safetensors.torch import load_file
-from tiny_checkpoints import write_bert, write_open_clip, write_wav2vec2
+from tiny_checkpoints import write_bert, write_language_model, write_open_clip, write_wav2vec2
 
 from mmrec.adapting import adaptation
 from mmrec.adapting.adaptation import adapt
@@ -157,6 +157,17 @@ def test_the_command_trains_all_weights(catalog, preset, tmp_path, capsys):
         changed = {"checkpoint": str(out / modality)}
         assert getattr(new, modality).options == {**getattr(old, modality).options, **changed}
     assert load_preset_encoders(new, device="cpu").encoders["visual"].dim == 32
+
+
+def test_a_language_model_gets_an_adapter_of_its_own(catalog, tmp_path):
+    model = {"kind": "sentence-transformer", "checkpoint": str(write_language_model(tmp_path / "model"))}
+    text = {**model, "pooling": "last", "passage_tokens": 64}
+    preset = write_preset(tmp_path / "preset.yaml", visual={"kind": "descriptors"}, text=text)
+    report = adapt(catalog, preset=preset, out=tmp_path / "out", epochs=2, rank=2, device="cpu", limits=ONE_WORKER)
+    old, new = (load_preset_encoders(load_preset(path), device="cpu") for path in (preset, report.preset))
+    assert report.parameters.keys() == {"text"} and np.isfinite(report.losses).all()
+    assert (new.encoders["text"].encode(TITLES) - old.encoders["text"].encode(TITLES)).abs().max() > 1e-4
+    assert new.encoders["text"].passages("x" * 100) == old.encoders["text"].passages("x" * 100) == ["x" * 64, "x" * 36]
 
 
 class TestTraining:
