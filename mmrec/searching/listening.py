@@ -17,7 +17,7 @@ from mmrec.searching.acoustics import LEAST_FRAMES, SAMPLE_RATE, Levels, SoughtS
 from mmrec.searching.alignment import Alignment
 from mmrec.store import Features
 
-LEAST_AGREEMENT = 0.45
+LEAST_AGREEMENT = 0.5
 """From which two sounds are the same. Chosen on half of the sounds of `scripts/bench_duplicates.py`."""
 LONGEST_SECONDS = 3600.0
 WINDOW_SECONDS = 600.0
