@@ -192,7 +192,7 @@ def _played(levels_TB: Levels, speed: float, pitched: bool) -> Floats:
     return _read(levels_TB, (np.arange(frames) / speed), speed if pitched else 1.0)
 
 
-def _read(levels_TB: Levels, times_T: NDArray[np.float64], pitch: float) -> Floats:
+def _read(levels_TB: Levels, times_T: NDArray[np.floating], pitch: float) -> Floats:
     """The levels at times between frames, of bands that are `pitch` times as high."""
     before_T = times_T.astype(int).clip(0, len(levels_TB) - 1)
     after_T, share_T1 = (before_T + 1).clip(max=len(levels_TB) - 1), (times_T - before_T).astype(np.float32)[:, None]
