@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import reprlib
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mmrec.catalog.folders import folder_rows, is_media_folder, passed_over
 from mmrec.catalog.media_paths import resolve_media
@@ -161,19 +164,30 @@ def _count_folder(path: Place) -> int:
 def _check_table(path: Place) -> int:
     """The number of rows, all of them with an id of their own."""
     table = _table(path)
-    rows_by_id: dict[int, int] = {}
-    num_items = 0
-    for row, values in table.rows():
-        num_items += 1
-        item_id = _check_item_id(values["item_id"], table, row)
-        first = rows_by_id.setdefault(hash(item_id), row)
-        if first != row:
-            here, before = table.where(row), table.where(first).removeprefix(f"{path}, ")
-            raise CatalogError(f"{here}: item_id {item_id!r} stands already in {before}: ids must be unique")
-    if not num_items:
+    hashes = array("q", (hash(_check_item_id(values["item_id"], table, row)) for row, values in table.rows()))
+    if not hashes:
         raise CatalogError(f"{path} has no items: expected at least a row; is it whole, and is its disk mounted?")
+    if repeated := _repeated(hashes):
+        _refuse_repeated(table, repeated)
     table.warn_of_renamed()
-    return num_items
+    return len(hashes)
+
+
+def _repeated(hashes: array[int]) -> set[int]:
+    """The numbers that stand more than once."""
+    ordered = np.sort(np.frombuffer(hashes, np.int64))
+    return set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+
+
+def _refuse_repeated(table: Table, hashes: set[int]) -> None:
+    """Raises `CatalogError` for the first row whose id, of one of these hashes, stood before."""
+    rows_by_id: dict[str, int] = {}
+    for row, values in table.rows():
+        item_id = _check_item_id(values["item_id"], table, row)
+        first = rows_by_id.setdefault(item_id, row) if hash(item_id) in hashes else row
+        if first != row:
+            here, before = table.where(row), table.where(first).removeprefix(f"{table.path}, ")
+            raise CatalogError(f"{here}: item_id {item_id!r} stands already in {before}: ids must be unique")
 
 
 def _state(path: Place) -> tuple[int, ...]:

@@ -109,19 +109,9 @@ def decode_items(
     football-0.mp4 4 None
     rain-0.wav 0 Problem(reason=<Reason.NO_STREAM: 'no_stream'>, ...)
     """
-    workers: _Workers[Task] = _Workers(limits)
+    workers: DecodeWorkers[Task] = DecodeWorkers(limits)
     try:
-        for task in tasks:
-            item = task.item
-            pictures, waveform = frames if "visual" in task.todo else None, sound if "audio" in task.todo else None
-            if item.media is None or item.problem is not None or (pictures is None and waveform is None):
-                yield task, _not_opened(item)
-                continue
-            workers.submit(_Request(task, pictures, waveform))
-            while workers.full or workers.has_outcome:
-                yield from workers.settle_one()
-        while workers.busy:
-            yield from workers.settle_one()
+        yield from workers.decode(tasks, frames, sound)
     finally:
         workers.close()
 
@@ -142,8 +132,11 @@ class _Request(Generic[Task]):
     pictures: DecodedMedia | None = None
 
 
-class _Workers(Generic[Task]):
-    """The worker processes, and the requests in them; made anew when the pool breaks."""
+class DecodeWorkers(Generic[Task]):
+    """The worker processes of `decode_items`, which stay for the next items until they are closed.
+
+    They, and the requests in them, are made anew when the pool breaks.
+    """
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
@@ -157,22 +150,37 @@ class _Workers(Generic[Task]):
         self._revivals = 0
         self._pool: ProcessPool | None = None
 
+    def decode(
+        self, tasks: Iterable[Task], frames: FramePlan | None, sound: SoundPlan | None
+    ) -> Iterator[tuple[Task, DecodedMedia]]:
+        for task in tasks:
+            item = task.item
+            pictures, waveform = frames if "visual" in task.todo else None, sound if "audio" in task.todo else None
+            if item.media is None or item.problem is not None or (pictures is None and waveform is None):
+                yield task, _not_opened(item)
+                continue
+            self._submit(_Request(task, pictures, waveform))
+            while self._is_full or self._has_outcome:
+                yield from self._settle_one()
+        while self._is_busy:
+            yield from self._settle_one()
+
     def _running_pool(self) -> ProcessPool:
         if self._pool is None:
             self._pool = start_pool(self._limits)
         return self._pool
 
     @property
-    def busy(self) -> bool:
+    def _is_busy(self) -> bool:
         return self._in_flight > 0
 
     @property
-    def full(self) -> bool:
+    def _is_full(self) -> bool:
         return self._in_flight >= self._capacity
 
     @property
-    def has_outcome(self) -> bool:
-        return self.busy and not self._done.empty()
+    def _has_outcome(self) -> bool:
+        return self._is_busy and not self._done.empty()
 
     def close(self) -> None:
         if self._pool is not None:
@@ -180,7 +188,7 @@ class _Workers(Generic[Task]):
             self._pool.join()
             self._pool = None
 
-    def submit(self, request: _Request[Task]) -> None:
+    def _submit(self, request: _Request[Task]) -> None:
         seconds = self._limits.timeout_seconds
         if request.sound_later is not None or request.pictures is not None:
             seconds /= 2
@@ -191,19 +199,19 @@ class _Workers(Generic[Task]):
             )
         except RuntimeError as error:  # the pool broke while no request was in it
             self._revive(self._pool, error)
-            self.submit(request)
+            self._submit(request)
             return
         future.add_done_callback(partial(_hand_over, self._done, request, pool))
         self._in_flight += 1
 
-    def settle_one(self) -> Iterator[tuple[Task, DecodedMedia]]:
+    def _settle_one(self) -> Iterator[tuple[Task, DecodedMedia]]:
         """Wait for one outcome; yields the item unless more of it is to be tried."""
         request, pool, future = self._done.get()
         self._in_flight -= 1
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
             self._revive(pool, error)
-            self.submit(request)
+            self._submit(request)
             return
         self._revivals = 0
         if error is None:
@@ -212,17 +220,17 @@ class _Workers(Generic[Task]):
         else:
             problem = problem_of(error, self._limits)
             if request.frames is not None and request.sound is not None:
-                self.submit(_Request(request.task, request.frames, None, sound_later=request.sound))
+                self._submit(_Request(request.task, request.frames, None, sound_later=request.sound))
                 return
             media = DecodedMedia(visual_problem=problem, audio_problem=problem)
         if request.sound_later is not None:
-            self.submit(_Request(request.task, None, request.sound_later, pictures=media))
+            self._submit(_Request(request.task, None, request.sound_later, pictures=media))
             return
         yield request.task, media if request.pictures is None else _joined(request.pictures, media)
 
     def _learn_size(self, media: DecodedMedia) -> None:
         """Let as many items be in flight as fit into `BYTES_IN_FLIGHT`, by the largest of the latest ones."""
-        self._usual_bytes = max(_size(media), 0.9 * self._usual_bytes)
+        self._usual_bytes = max(media.num_bytes, 0.9 * self._usual_bytes)
         fitting = int(BYTES_IN_FLIGHT / max(1.0, self._usual_bytes))
         self._capacity = min(max(fitting, self._count + 1), MAX_LOOKAHEAD_PER_WORKER * self._count)
 
@@ -255,11 +263,6 @@ def problem_of(error: BaseException, limits: DecodeLimits) -> Problem:
     if isinstance(error, ProcessExpired):
         return Problem(Reason.CRASHED, f"the decoder died with exit code {error.exitcode}")
     return Problem(Reason.CRASHED, f"{type(error).__name__}: {error}")
-
-
-def _size(media: DecodedMedia) -> int:
-    frames = 0 if media.frames_TFHWC is None else media.frames_TFHWC.nbytes
-    return frames + sum(window.nbytes for window in media.windows)
 
 
 def _joined(pictures: DecodedMedia, sound: DecodedMedia) -> DecodedMedia:

@@ -5,36 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import chain
+from typing import Any
 
 from mmrec.catalog import Catalog, read_catalog
-from mmrec.embedding.decoding import DecodeLimits, check_workers_may_start, decode_items
+from mmrec.embedding.decoding import DecodeLimits, check_workers_may_start
 from mmrec.embedding.lazy_encoders import EncodersChanged, LazyEncoders
-from mmrec.embedding.presets import load_preset
+from mmrec.embedding.local_engine import LocalEngine
+from mmrec.embedding.presets import Preset, load_preset
 from mmrec.embedding.report import EmbedReport
-from mmrec.embedding.tasks import (
-    Policy,
-    Reading,
-    Task,
-    check_encoders,
-    keep_what_is_lost,
-    num_leaving,
-    start_from_another_set,
-    tasks_of,
-)
-from mmrec.embedding.writing import Writer
+from mmrec.embedding.stages import Engine, Progress, Telling, Work
+from mmrec.embedding.tasks import Policy, check_encoders, check_pruning, start_from_another_set
 from mmrec.errors import MMRecError, StoreError
 from mmrec.remote import Access, to_place
-from mmrec.store import FeatureStore, Findings, StoredKeys
+from mmrec.store import FeatureStore
 from mmrec.tables import local_path
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[EmbedReport], None]
 
 
 def embed(
@@ -113,11 +102,11 @@ def embed(
     manifest = read_catalog(catalog, media_root=media_root, access=access)
     if (chosen.visual or chosen.audio) and any(item.media is not None for item in manifest.items()):
         check_workers_may_start()
+    loading: dict[str, Any] = {"device": device, "precision": precision, "allow_pickle": allow_pickle}
     job = _Job(
         manifest=manifest,
-        encoders=LazyEncoders(
-            chosen, to_place(store, StoreError), device=device, precision=precision, allow_pickle=allow_pickle
-        ),
+        engine=LocalEngine(LazyEncoders(chosen, to_place(store, StoreError), **loading)),
+        preset=chosen,
         limits=limits,
         batch_size=batch_size,
         policy=Policy(retry_failed=retry_failed, accept_missing=accept_missing, replace=replace),
@@ -146,7 +135,8 @@ def embed(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     manifest: Catalog
-    encoders: LazyEncoders
+    engine: Engine
+    preset: Preset
     limits: DecodeLimits
     batch_size: int | None
     policy: Policy
@@ -155,67 +145,41 @@ class _Job:
     progress: Progress
 
     def run(self, store: FeatureStore, report: EmbedReport) -> None:
-        report.items, report.workers = self.manifest.num_items, self.limits.num_workers
-        start_from_another_set(store, self.encoders.fingerprints)
+        report.items = self.manifest.num_items
+        start_from_another_set(store, self.engine.fingerprints)
         if not self.policy.replace:
-            check_encoders(store, self.encoders.fingerprints, self.encoders.preset.name)
-        keys = store.keys()
+            check_encoders(store, self.engine.fingerprints, self.preset.name)
+        stored = len(store)
+        self.engine.begin(store)
         if self.max_pruned is not None:
-            num_leaving(store, keys, self.manifest, self.max_pruned)
-        reading = Reading(self.manifest)
-        with Writer(store, keys, report) as writer:
-            tasks = self._unfinished(store, reading, keys, writer, report)
-            first = next(tasks, None)
-            report.stage_seconds["start"] = time.perf_counter() - self.start
-            self.progress(report)
-            if first is not None:
-                self._embed(chain([first], tasks), store, writer, report)
-        self.encoders.remember()
-        reading.check()
-        report.not_in_catalog = num_leaving(store, keys, self.manifest, self.max_pruned)  # a folder may be lost by now
+            self._num_leaving(store, stored)
+        self.engine.embed(self.manifest, self._work(store), Telling(report, self.start, self.progress))
+        if report.unread_languages:
+            languages = ", ".join(f"{name} {count}" for name, count in report.unread_languages.most_common())
+            logger.warning("the text encoder does not know the languages of some texts: %s", languages)
+        report.not_in_catalog = self._num_leaving(store, stored)  # a folder may be lost by now
         if self.max_pruned is not None:
             report.pruned = store.prune(item.item_id for item in self.manifest.items())
             report.not_in_catalog -= report.pruned
-        used = self.encoders.fingerprints
+        used = self.engine.fingerprints
         report.encoders = {
             r.modality: {"name": r.name, "dim": r.dim, "fingerprint": r.fingerprint}
             for r in store.encoders()
             if used.get(r.modality) == r.fingerprint
         }
 
-    def _unfinished(
-        self, store: FeatureStore, reading: Reading, keys: StoredKeys, writer: Writer, report: EmbedReport
-    ) -> Iterator[Task]:
-        """The tasks with anything to embed; of the others the rows are brought up to date."""
-        preset, fingerprints = self.encoders.preset, self.encoders.fingerprints
-        words = Findings(store).word_digests() if "text" in fingerprints else {}
-        for task in tasks_of(reading.items(), preset, fingerprints, keys, self.policy, words, self.limits.access):
-            if task.todo:
-                yield task
-                continue
-            report.skipped += 1
-            report.lost += task.is_lost
-            if task.changes_the_row:
-                writer.put(task.features(task.item))
+    def _work(self, store: FeatureStore) -> Work:
+        return Work(
+            store=store,
+            preset=self.preset,
+            fingerprints=self.engine.fingerprints,
+            limits=self.limits,
+            batch_size=self.batch_size,
+            policy=self.policy,
+        )
 
-    def _embed(self, tasks: Iterator[Task], store: FeatureStore, writer: Writer, report: EmbedReport) -> None:
-        from mmrec.embedding.encoding import encoded
-
-        loaded = self.encoders.load()
-        store.add_encoders(loaded.records())
-        report.stage_seconds["start"] = time.perf_counter() - self.start
-        with (
-            closing(decode_items(tasks, loaded.frames, loaded.sound, self.limits)) as decoded,
-            closing(encoded(decoded, loaded, self.batch_size, report, Findings(store))) as finished,
-        ):
-            for features in finished:
-                settled = keep_what_is_lost(features, self.policy)
-                writer.put(settled)
-                report.count(settled, accept_missing=self.policy.accept_missing)
-                if "text" in settled.tokens and not loaded.reads(settled.language or None):
-                    report.unread_languages[settled.language] += 1
-                report.seconds = time.perf_counter() - self.start
-                self.progress(report)
-        if report.unread_languages:
-            languages = ", ".join(f"{name} {count}" for name, count in report.unread_languages.most_common())
-            logger.warning("the text encoder does not know the languages of some texts: %s", languages)
+    def _num_leaving(self, store: FeatureStore, stored: int) -> int:
+        leaving = self.engine.num_leaving(self.manifest)
+        if self.max_pruned is not None:
+            check_pruning(store, stored, leaving, self.manifest, self.max_pruned)
+        return leaving

@@ -116,6 +116,16 @@ class EmbedReport:
         )
         self.lost += bool(features.stale) or any(m not in features.kept for m in lacking)
 
+    def add(self, part: EmbedReport) -> None:
+        """Count what another process did of the same job."""
+        for name in ("ok", "partial", "failed", "stale", "skipped", "lost", "accepted", "media_seconds"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.reasons.update(part.reasons)
+        self.unread_languages.update(part.unread_languages)
+        for stage, seconds in part.stage_seconds.items():
+            self.stage_seconds[stage] += seconds
+        self.encoder_threads = max(self.encoder_threads, part.encoder_threads)
+
     def judge(self, max_failures: float, *, accept_missing: bool) -> None:
         """Set `problem` where more than a share of `max_failures` failed, or, unless that is accepted, was lost."""
         if self.failed_share > max_failures:

@@ -53,39 +53,32 @@ def check_encoders(store: FeatureStore, fingerprints: Mapping[Modality, str], pr
             )
 
 
-def num_leaving(store: FeatureStore, keys: StoredKeys, manifest: Catalog, max_pruned: float | None) -> int:
-    """How many rows of the store are not in the manifest; `StoreError` where these are a larger share than allowed."""
-    leaving = keys.num_leaving(item.item_id for item in manifest.items())
-    if max_pruned is not None and leaving > max_pruned * len(keys):
+def check_pruning(store: FeatureStore, stored: int, leaving: int, manifest: Catalog, max_pruned: float) -> None:
+    """Raises `StoreError` where more than a share of the stored rows would leave."""
+    if leaving > max_pruned * stored:
         raise StoreError(
-            f"pruning would delete {leaving} of the {len(keys)} items in {store.folder}, which {manifest.path} no "
+            f"pruning would delete {leaving} of the {stored} items in {store.folder}, which {manifest.path} no "
             f"longer has: more than max_pruned {max_pruned:g} allows; where the catalog is whole, use --max-pruned 1"
         )
-    return leaving
 
 
 class Reading:
-    """The items of a manifest, each once; trouble with the manifest is kept until all that was read is stored."""
+    """The items of a manifest; trouble with the manifest is kept until all that was read is stored."""
 
     def __init__(self, manifest: Catalog) -> None:
         self._manifest = manifest
-        self._error: CatalogError | None = None
+        self.error: CatalogError | None = None
 
     def items(self) -> Iterator[Item]:
-        met: set[int] = set()
         try:
-            for item in self._manifest.items():
-                number = hash(item.item_id)
-                if number not in met:
-                    met.add(number)
-                    yield item
+            yield from self._manifest.items()
         except CatalogError as error:
-            self._error = error
+            self.error = error
 
     def check(self) -> None:
         """Raises `CatalogError` if the manifest could not be read to its end, or changed meanwhile."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         self._manifest.check_unchanged()
 
 

@@ -57,6 +57,12 @@ class DecodedMedia:
     audio_problem: Problem | None = None
     decode_seconds: float = 0.0
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the pictures and the sound."""
+        frames = 0 if self.frames_TFHWC is None else self.frames_TFHWC.nbytes
+        return frames + sum(window.nbytes for window in self.windows)
+
 
 def decode_media(
     path: str | os.PathLike[str],

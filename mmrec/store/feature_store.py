@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -19,21 +18,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmrec.errors import StoreError
-from mmrec.remote import Place, subfolders, to_place, total_bytes, written
+from mmrec.remote import Place, subfolders, to_place, written
 from mmrec.store.exporting import export_npy, export_parquet
-from mmrec.store.features import MODALITIES, Features, Modality, Status
+from mmrec.store.features import MODALITIES, Features, Modality
 from mmrec.store.findings import Findings
 from mmrec.store.folders import has_table, table_names
 from mmrec.store.keys import KEY_COLUMNS, StoredKeys
 from mmrec.store.labels import StoredLabels
 from mmrec.store.rows import ADDED_COLUMNS, SCHEMA, changed_columns, mean_tokens, to_features, to_table
 from mmrec.store.runs import Run, RunLog
-from mmrec.store.status import StoreStatus
+from mmrec.store.status import StoreStatus, counted
 from mmrec.store.tables import Tables, Version, drop_old_versions, versions
 
 TABLE = "items"
 ENCODERS_TABLE = "encoders"
-SCAN_ROWS = 1024
+SCAN_ROWS, NARROW_SCAN_ROWS = 1024, 65536
 COMMITS_BETWEEN_COMPACTIONS = 64
 MAX_FRAGMENTS = 1024
 KEEP_VERSIONS = timedelta(days=7)
@@ -204,9 +203,7 @@ class FeatureStore:
         if rows:
             with self._tables.errors():
                 insert = self._encoders.merge_insert("fingerprint").when_not_matched_insert_all()
-                insert.execute(
-                    pa.Table.from_pylist(rows, schema=self._encoders.schema)
-                )  # older stores have fewer columns
+                insert.execute(pa.Table.from_pylist(rows, schema=self._encoders.schema))  # older stores have fewer
 
     def write(self, new: Sequence[Features], changed: Sequence[Features] = ()) -> None:
         """Add the rows of `new` items and replace those of `changed` ones, but for what each of them keeps.
@@ -222,10 +219,31 @@ class FeatureStore:
                 self._items.add(to_table(new))
             for columns, rows in groups.items():
                 self._items.merge_insert("item_id").when_matched_update_all().execute(to_table(rows, columns))
-        self._replaced_rows += len(changed)
+        self.note_commit(len(changed))
+
+    def note_commit(self, num_replaced: int) -> None:
+        """Count a commit, by this object or by another process of its job; many bring about a compaction."""
+        self._replaced_rows += num_replaced
         self._commits += 1
         if self._commits % COMMITS_BETWEEN_COMPACTIONS == 0:
             self.compact()
+
+    def put(self, rows: Sequence[Features]) -> int:
+        """Write rows, whichever of them are new; the same ones again change nothing. Returns how many were there.
+
+        >>> import mmrec
+        >>> store = mmrec.FeatureStore("store")
+        >>> rows = list(store.features(["rain-0", "rain-1"]))
+        >>> store.put(rows), len(store)
+        (2, 16)
+        """
+        by_id = {row.item.item_id: row for row in rows}
+        wanted = pa.array(by_id, pa.string())
+        with self._tables.errors():
+            batches = (batch["item_id"] for batch in self._narrow_batches(["item_id"]))
+            held = {found for ids in batches for found in ids.filter(pc.is_in(ids, wanted)).to_pylist()}
+        self.write([by_id[name] for name in by_id if name not in held], [by_id[name] for name in by_id if name in held])
+        return len(held)
 
     def copy_from(self, other: FeatureStore, modalities: Collection[Modality]) -> None:
         """Take over the rows of another set, with the tokens of these modalities alone."""
@@ -267,7 +285,7 @@ class FeatureStore:
 
     def keys(self) -> StoredKeys:
         with self._tables.errors():
-            return StoredKeys(self._items.search().select(list(KEY_COLUMNS)).to_arrow())
+            return StoredKeys(self._narrow_batches(KEY_COLUMNS))
 
     def scan(
         self, columns: Sequence[str] | None = None, item_ids: Collection[str] | None = None
@@ -290,6 +308,10 @@ class FeatureStore:
         wanted = pc.is_in(places["item_id"], pa.array(item_ids, pa.string()))
         row_ids: list[int] = places.filter(wanted)["_rowid"].to_pylist()
         return row_ids
+
+    def _narrow_batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows, in batches for columns of a few bytes."""
+        yield from self._items.search().select(list(columns)).to_batches(batch_size=NARROW_SCAN_ROWS)
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         with self._tables.errors():
@@ -314,9 +336,12 @@ class FeatureStore:
 
     def used_fingerprints(self) -> dict[Modality, set[str]]:
         """Of the encoders that made the tokens, by modality; modalities without any token are left out."""
-        used = self.to_arrow([f"{modality}_fingerprint" for modality in MODALITIES])
-        found = {m: set(used[f"{m}_fingerprint"].unique().to_pylist()) - {None} for m in MODALITIES}
-        return {modality: names for modality, names in found.items() if names}
+        found: dict[Modality, set[str]] = {modality: set() for modality in MODALITIES}
+        with self._tables.errors():
+            for batch in self._narrow_batches([f"{modality}_fingerprint" for modality in MODALITIES]):
+                for modality, names in found.items():
+                    names |= set(batch[f"{modality}_fingerprint"].unique().to_pylist())
+        return {modality: names - {None} for modality, names in found.items() if names - {None}}
 
     def fingerprints(self) -> dict[Modality, str]:
         """As `used_fingerprints`, one each. Raises `StoreError` where tokens of several encoders lie mixed."""
@@ -354,33 +379,7 @@ class FeatureStore:
             )
 
     def status(self) -> StoreStatus:
-        statuses: Counter[str] = Counter()
-        reasons: dict[str, Counter[str]] = {modality: Counter() for modality in MODALITIES}
-        used: Counter[tuple[str, str]] = Counter()
-        languages: Counter[str] = Counter()
-        columns = [f"{modality}_{name}" for modality in MODALITIES for name in ("reason", "fingerprint")]
-        for batch in self.scan(["status", "text_language", *columns]):
-            statuses.update(batch.column("status").to_pylist())
-            languages.update(filter(None, batch.column("text_language").to_pylist()))
-            for modality in MODALITIES:
-                reasons[modality].update(r for r in batch.column(f"{modality}_reason").to_pylist() if r is not None)
-                prints = batch.column(f"{modality}_fingerprint").to_pylist()
-                used.update((modality, fingerprint) for fingerprint in prints if fingerprint is not None)
-        known = {(str(e.modality), e.fingerprint): e for e in self.encoders()}
-        encoders = [
-            {"modality": m, "name": known[m, f].name, "dim": known[m, f].dim, "fingerprint": f, "items": count}
-            for (m, f), count in sorted(used.items())
-            if (m, f) in known
-        ]
-        return StoreStatus(
-            items=sum(statuses.values()),
-            statuses={status: statuses[status] for status in Status},
-            reasons={modality: dict(counts) for modality, counts in reasons.items() if counts},
-            encoders=encoders,
-            languages=dict(languages.most_common()),
-            labels={name: self.labels.state(name) for name in self.labels.names()},
-            bytes_on_disk=total_bytes(self.folder),
-        )
+        return counted(self)
 
     def export(self, out: str | os.PathLike[str], file_format: Literal["parquet", "npy"]) -> list[Place]:
         """Write the store into the folder `out`, which may be a URL; returns the files.

@@ -119,11 +119,15 @@ class Findings:
                 found.setdefault(row["item_id"], {})[row["task"]] = _to_finding(row)
         return found
 
-    def word_digests(self) -> dict[str, str]:
-        """A hash of the words that are heard and seen in each item that has any."""
+    def word_digests(self, item_ids: Collection[str] | None = None) -> dict[str, str]:
+        """A hash of the words that are heard and seen in each item that has any, of all or of these."""
         hashes: dict[str, Any] = {}
         among = ", ".join(f"'{task}'" for task in _WITH_PASSAGES)
-        rows = self._read(f"task IN ({among}) AND reason IS NULL", ["item_id", "task", "value"])
+        where = f"task IN ({among}) AND reason IS NULL"
+        if item_ids is not None:
+            literals = [text_literal(item_id) for item_id in item_ids if "\0" not in item_id]
+            where += f" AND item_id IN ({', '.join(['NULL', *literals])})"
+        rows = self._read(where, ["item_id", "task", "value"])
         for row in sorted(rows.to_pylist(), key=lambda row: (row["item_id"], row["task"])):
             if passages := json.loads(row["value"]).get("passages"):
                 hashed = hashes.setdefault(row["item_id"], hashlib.blake2b(digest_size=8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from mmrec.errors import Reason
 from mmrec.store.features import MODALITIES, Modality, Status, StoredRow
+from mmrec.store.rows import SCHEMA
 
 HASH_CHARACTERS: Final = 16
 """Of hexadecimal: all hashes in a row are of 64 bits. Two are compared only for one item."""
@@ -31,16 +33,19 @@ def digest(*parts: Any) -> str:
 
 _OF_THE_ROW = ("catalog_key", "media_state", "media_hash")
 _OF_A_MODALITY = ("with_tokens", "faulty", "stale", "worth_retrying")
+_HASHES = (*_OF_THE_ROW, *(f"{m}_key" for m in MODALITIES))
 KEY_COLUMNS = (
     "item_id",
     "status",
     *_OF_THE_ROW,
     *(f"{m}_{name}" for m in MODALITIES for name in ("key", "reason", "fingerprint", "stale_since")),
 )
+_NO_ROWS = pa.RecordBatch.from_pylist([], pa.schema([SCHEMA.field(name) for name in KEY_COLUMNS]))
 
 
 class StoredKeys:
-    """The keys of all rows, compactly: 68 bytes a row.
+    """The keys of all rows, compactly: 68 bytes a row, made from batches of `KEY_COLUMNS`. They mean the same in any
+    process, and are handed to another as the arrays that they are.
 
     >>> import mmrec
     >>> keys = mmrec.FeatureStore("store").keys()
@@ -50,14 +55,14 @@ class StoredKeys:
     ['audio', 'text', 'visual']
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        ids = np.fromiter((hash(i) for i in table["item_id"].to_pylist()), np.int64, len(table))
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        parts = [_columns(batch) for batch in chain([_NO_ROWS], batches)]
+        ids = np.concatenate([part.pop("item_id") for part in parts])
         order = np.argsort(ids)
         self._ids = ids[order]
-        self._hashes = {
-            name: _numbers(table[name])[order] for name in (*_OF_THE_ROW, *(f"{m}_key" for m in MODALITIES))
-        }
-        self._flags = {(m, name): flags[order] for m in MODALITIES for name, flags in _flags(table, m).items()}
+        columns = {name: np.concatenate([part.pop(name) for part in parts])[order] for name in list(parts[0])}
+        self._hashes = {name: columns[name] for name in _HASHES}
+        self._flags = {(m, name): columns[f"{m}_{name}"] for m in MODALITIES for name in _OF_A_MODALITY}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -69,7 +74,7 @@ class StoredKeys:
         >>> mmrec.FeatureStore("store").keys().num_leaving(["rain-0", "rain-1", "new"])
         14
         """
-        staying_N = np.fromiter((hash(item_id) for item_id in staying), np.int64)
+        staying_N = np.fromiter(map(_number, staying), np.uint64)
         return int((~np.isin(self._ids, staying_N)).sum())
 
     def holds(self, item_id: str) -> bool:
@@ -94,12 +99,24 @@ class StoredKeys:
         )
 
     def _place(self, item_id: str) -> int | None:
-        number = hash(item_id)
-        place = int(np.searchsorted(self._ids, number))
+        number = _number(item_id)
+        place = int(np.searchsorted(self._ids, np.uint64(number)))
         return place if place < len(self._ids) and self._ids[place] == number else None
 
 
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+def _number(item_id: str) -> int:
+    hashed = hashlib.blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=HASH_CHARACTERS // 2)
+    return int.from_bytes(hashed.digest(), "big")
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
+    """What is kept of a batch: hashes as numbers, and flags."""
+    ids = np.fromiter(map(_number, batch["item_id"].to_pylist()), np.uint64, batch.num_rows)
+    flags = {f"{m}_{name}": values for m in MODALITIES for name, values in _flags(batch, m).items()}
+    return {"item_id": ids, **{name: _numbers(batch[name]) for name in _HASHES}, **flags}
+
+
+def _numbers(column: pa.Array) -> NDArray[np.uint64]:
     """Hashes as numbers; 0 is none."""
     return np.fromiter((int(key or "0", 16) for key in column.to_pylist()), np.uint64, len(column))
 
@@ -108,14 +125,14 @@ def _text(number: np.uint64) -> str:
     return f"{int(number):0{HASH_CHARACTERS}x}" if number else ""
 
 
-def _flags(table: pa.Table, modality: Modality) -> dict[str, NDArray[np.bool_]]:
-    reason, failed = table[f"{modality}_reason"], pc.equal(table["status"], Status.FAILED.value)
+def _flags(batch: pa.RecordBatch, modality: Modality) -> dict[str, NDArray[np.bool_]]:
+    reason, failed = batch[f"{modality}_reason"], pc.equal(batch["status"], Status.FAILED.value)
     transient = pa.array([reason.value for reason in Reason if reason.may_pass])
     faults = pa.array([reason.value for reason in Reason if reason.is_fault])
     flags = {
-        "with_tokens": table[f"{modality}_fingerprint"].is_valid(),
+        "with_tokens": batch[f"{modality}_fingerprint"].is_valid(),
         "faulty": pc.is_in(reason, value_set=faults),
-        "stale": table[f"{modality}_stale_since"].is_valid(),
+        "stale": batch[f"{modality}_stale_since"].is_valid(),
         "worth_retrying": pc.or_(failed, pc.is_in(reason, value_set=transient)),
     }
-    return {name: np.asarray(column.to_numpy() if len(table) else [], np.bool_) for name, column in flags.items()}
+    return {name: np.asarray(column.to_numpy(zero_copy_only=False), np.bool_) for name, column in flags.items()}

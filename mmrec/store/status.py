@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mmrec.errors import Reason
-from mmrec.store.features import MODALITIES
+from mmrec.remote import total_bytes
+from mmrec.store.features import MODALITIES, Status
 from mmrec.store.notebook import html_table
 
 if TYPE_CHECKING:
@@ -61,6 +63,36 @@ class StoreStatus:
     @property
     def _size(self) -> str:
         return f"{self.bytes_on_disk / 1e6:.1f} MB"
+
+
+def counted(store: FeatureStore) -> StoreStatus:
+    statuses: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {modality: Counter() for modality in MODALITIES}
+    used: Counter[tuple[str, str]] = Counter()
+    languages: Counter[str] = Counter()
+    columns = [f"{modality}_{name}" for modality in MODALITIES for name in ("reason", "fingerprint")]
+    for batch in store.scan(["status", "text_language", *columns]):
+        statuses.update(batch.column("status").to_pylist())
+        languages.update(filter(None, batch.column("text_language").to_pylist()))
+        for modality in MODALITIES:
+            reasons[modality].update(r for r in batch.column(f"{modality}_reason").to_pylist() if r is not None)
+            prints = batch.column(f"{modality}_fingerprint").to_pylist()
+            used.update((modality, fingerprint) for fingerprint in prints if fingerprint is not None)
+    known = {(str(e.modality), e.fingerprint): e for e in store.encoders()}
+    encoders = [
+        {"modality": m, "name": known[m, f].name, "dim": known[m, f].dim, "fingerprint": f, "items": count}
+        for (m, f), count in sorted(used.items())
+        if (m, f) in known
+    ]
+    return StoreStatus(
+        items=sum(statuses.values()),
+        statuses={status: statuses[status] for status in Status},
+        reasons={modality: dict(counts) for modality, counts in reasons.items() if counts},
+        encoders=encoders,
+        languages=dict(languages.most_common()),
+        labels={name: store.labels.state(name) for name in store.labels.names()},
+        bytes_on_disk=total_bytes(store.folder),
+    )
 
 
 def faults(store: FeatureStore) -> Iterator[dict[str, str]]:
