@@ -48,6 +48,7 @@ HOMES = {
     "faster_whisper": ("mmrec.understanding.speech",),
     "obstore": ("mmrec.remote.objects",),
     "openai": ("mmrec.understanding.servers",),
+    "ray": ("mmrec.embedding.ray_engine",),
     "rapidocr": ("mmrec.understanding.screen_text",),
     "fastapi": ("mmrec.service",),
     "starlette": ("mmrec.service",),

@@ -40,6 +40,13 @@ def add_store(command: argparse.ArgumentParser) -> None:
     command.add_argument("--set", default="", metavar="NAME", help="the set of features in it (default: the first)")
 
 
+def add_engine(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="this machine, or a cluster of Ray"
+    )
+    command.add_argument("--address", metavar="ADDR", help="of the cluster (default: RAY_ADDRESS, else this machine)")
+
+
 def open_store(arguments: argparse.Namespace) -> FeatureStore:
     from mmrec.store import FeatureStore
 

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrec.cli.metrics import write_metrics
-from mmrec.cli.output import add_command, add_json, add_store, fail, open_store, place, positive, share, size
+from mmrec.cli.output import (
+    add_command,
+    add_engine,
+    add_json,
+    add_store,
+    fail,
+    open_store,
+    place,
+    positive,
+    share,
+    size,
+)
 from mmrec.cli.progress import embed_progress, stop_on_sigterm
 from mmrec.errors import MMRecError
 
@@ -63,6 +74,8 @@ def add_store_commands(commands: Any) -> None:
     embed.add_argument(
         "--keep-days", type=float, default=7.0, metavar="DAYS", help="of earlier versions, to restore (default: 7)"
     )
+    add_engine(embed)
+    embed.add_argument("--gpus-per-encoder", type=positive, metavar="X", help="a share, for several on a GPU (ray: 1)")
     embed.add_argument("--metrics-file", type=Path, metavar="FILE", help="write the counts for Prometheus (.prom)")
     add_json(embed)
 
@@ -116,6 +129,9 @@ def _embed(arguments: argparse.Namespace) -> int:
         accept_missing=arguments.accept_missing,
         max_failures=arguments.max_failures,
         keep_days=arguments.keep_days,
+        engine=arguments.engine,
+        address=arguments.address,
+        gpus_per_encoder=arguments.gpus_per_encoder,
         command=shlex.join(["mmrec", *sys.argv[1:]]),
     )
     logger.info("%r", report)

@@ -8,12 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from mmrec.catalog import Catalog, read_catalog
 from mmrec.embedding.decoding import DecodeLimits, check_workers_may_start
-from mmrec.embedding.lazy_encoders import EncodersChanged, LazyEncoders
-from mmrec.embedding.local_engine import LocalEngine
+from mmrec.embedding.engines import opened_engine
+from mmrec.embedding.lazy_encoders import EncodersChanged
 from mmrec.embedding.presets import Preset, load_preset
 from mmrec.embedding.report import EmbedReport
 from mmrec.embedding.stages import Engine, Progress, Telling, Work
@@ -50,6 +49,9 @@ def embed(
     prune: bool = False,
     max_pruned: float = 0.1,
     keep_days: float = 7.0,
+    engine: str = "local",
+    address: str | None = None,
+    gpus_per_encoder: float | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> EmbedReport:
@@ -70,7 +72,14 @@ def embed(
     should have. `prune` deletes the rows of items that left the catalog, but refuses to, before anything is embedded,
     where they are more than a share of `max_pruned` of the store: a catalog may be cut off. Earlier versions of the
     store are kept for `keep_days` at least. `precision` is that of the encoders' weights. `workers` 0 is one decoding
-    process per processor. `progress` is called now and then with the report; `command` is what the record of the run
+    process per processor.
+
+    `engine` "ray" runs the same stages on a cluster of Ray: that at `address`, or of the environment variable
+    `RAY_ADDRESS`, else on processes of this machine; the store and the media must lie where all its machines find them
+    by the same paths. `workers` is then how many files are decoded at once, 0 as many as it has processors, and each
+    encoder takes `gpus_per_encoder` of a GPU, else a whole one where there are any.
+
+    `progress` is called now and then with the report; `command` is what the record of the run
     says was run.
 
     Raises `CatalogError`, `EncoderError` or `StoreError`; what was committed before stays in the store. A failing item
@@ -102,33 +111,36 @@ def embed(
     manifest = read_catalog(catalog, media_root=media_root, access=access)
     if (chosen.visual or chosen.audio) and any(item.media is not None for item in manifest.items()):
         check_workers_may_start()
-    loading: dict[str, Any] = {"device": device, "precision": precision, "allow_pickle": allow_pickle}
-    job = _Job(
-        manifest=manifest,
-        engine=LocalEngine(LazyEncoders(chosen, to_place(store, StoreError), **loading)),
-        preset=chosen,
-        limits=limits,
-        batch_size=batch_size,
-        policy=Policy(retry_failed=retry_failed, accept_missing=accept_missing, replace=replace),
-        max_pruned=max_pruned if prune else None,
-        start=start,
-        progress=progress or (lambda _: None),
-    )
-    target = FeatureStore(store, create=True, encoder_set=encoder_set)
-    with target.lock(), target.run(command or f"mmrec.embed({str(catalog)!r}, {str(store)!r})") as run:
-        report = EmbedReport()
-        try:
+    loading = {"device": device, "precision": precision, "allow_pickle": allow_pickle}
+    with opened_engine(
+        engine, chosen, to_place(store, StoreError), loading, workers, address, gpus_per_encoder
+    ) as stages:
+        job = _Job(
+            manifest=manifest,
+            engine=stages,
+            preset=chosen,
+            limits=limits,
+            batch_size=batch_size,
+            policy=Policy(retry_failed=retry_failed, accept_missing=accept_missing, replace=replace),
+            max_pruned=max_pruned if prune else None,
+            start=start,
+            progress=progress or (lambda _: None),
+        )
+        target = FeatureStore(store, create=True, encoder_set=encoder_set)
+        with target.lock(), target.run(command or f"mmrec.embed({str(catalog)!r}, {str(store)!r})") as run:
+            report = EmbedReport()
             try:
-                job.run(target, report)
-            except EncodersChanged:
-                report = EmbedReport()
-                job.run(target, report)
-            if report.skipped < report.items or report.pruned:
-                target.compact(timedelta(days=keep_days))
-            report.judge(max_failures, accept_missing=accept_missing)
-        finally:
-            report.seconds = time.perf_counter() - start
-            run.counts, run.exit, run.message = report.counts(), int(bool(report.problem)), report.problem
+                try:
+                    job.run(target, report)
+                except EncodersChanged:
+                    report = EmbedReport()
+                    job.run(target, report)
+                if report.skipped < report.items or report.pruned:
+                    target.compact(timedelta(days=keep_days))
+                report.judge(max_failures, accept_missing=accept_missing)
+            finally:
+                report.seconds = time.perf_counter() - start
+                run.counts, run.exit, run.message = report.counts(), int(bool(report.problem)), report.problem
     return report
 
 

@@ -40,6 +40,7 @@ KEY_COLUMNS = (
     *_OF_THE_ROW,
     *(f"{m}_{name}" for m in MODALITIES for name in ("key", "reason", "fingerprint", "stale_since")),
 )
+_DIGITS = np.array([int(chr(code), 16) if chr(code) in "0123456789abcdef" else 0 for code in range(256)], np.uint8)
 _NO_ROWS = pa.RecordBatch.from_pylist([], pa.schema([SCHEMA.field(name) for name in KEY_COLUMNS]))
 
 
@@ -118,7 +119,12 @@ def _columns(batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
 
 def _numbers(column: pa.Array) -> NDArray[np.uint64]:
     """Hashes as numbers; 0 is none."""
-    return np.fromiter((int(key or "0", 16) for key in column.to_pylist()), np.uint64, len(column))
+    padded = pc.utf8_lpad(column.fill_null(""), HASH_CHARACTERS, "0")
+    _, offsets, data = padded.buffers()
+    start = int(np.frombuffer(offsets, np.int32)[padded.offset]) if len(padded) else 0
+    digits_N16 = np.frombuffer(data or b"", np.uint8)[start : start + HASH_CHARACTERS * len(padded)]
+    halves_N8 = _DIGITS[digits_N16].reshape(-1, 2)
+    return (halves_N8[:, 0] << 4 | halves_N8[:, 1]).view(">u8").astype(np.uint64)
 
 
 def _text(number: np.uint64) -> str:

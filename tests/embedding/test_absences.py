@@ -45,7 +45,7 @@ def no_decoding() -> Iterator[None]:
         raise AssertionError("something was decoded")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmrec.embedding.decoding._Workers, "submit", refuse)
+        patch.setattr(mmrec.embedding.decoding.DecodeWorkers, "_submit", refuse)
         yield
 
 

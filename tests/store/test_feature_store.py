@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -268,3 +271,25 @@ def test_vectors_of_mixed_encoders_are_refused(store: FeatureStore) -> None:
 def test_vectors_of_an_unknown_modality_are_refused(store: FeatureStore) -> None:
     with pytest.raises(StoreError, match="modality 'smell'"):
         store.vectors("smell")  # type: ignore[arg-type]
+
+
+def test_keys_mean_the_same_in_another_process(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "store", create=True)
+    store.write([Features(Item(item_id=name, title=name), keys={"text": "00ff"}) for name in ("a", "影片 🎬")])
+    (tmp_path / "keys").write_bytes(pickle.dumps(store.keys()))
+    code = (
+        "import pickle, sys; keys = pickle.load(open(sys.argv[1], 'rb'));"
+        "print(len(keys), keys.row('影片 🎬').keys['text'], keys.row('b'), keys.num_leaving(['a', 'c']))"
+    )
+    command = [sys.executable, "-X", "utf8", "-c", code, str(tmp_path / "keys")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "00000000000000ff", "None", "1"]
+
+
+def test_rows_put_twice_stand_once(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path / "store", create=True)
+    rows = [Features(Item(item_id=str(n), title="before")) for n in range(5)]
+    assert store.put(rows[:3]) == 0
+    assert store.put([Features(Item(item_id=row.item.item_id, title="after")) for row in rows]) == 3
+    assert {(row.item.item_id, row.item.title) for row in store.features()} == {(str(n), "after") for n in range(5)}
+    assert len(store) == 5
