@@ -49,7 +49,7 @@ class LocalEngine:
 
         loaded, report = self._encoders.load(), telling.report
         work.store.add_encoders(loaded.records())
-        telling.started()
+        telling.ready()
         with (
             closing(decode_items(tasks, loaded.frames, loaded.sound, work.limits)) as decoded,
             closing(encoded(decoded, loaded, work.batch_size, report, Findings(work.store))) as finished,

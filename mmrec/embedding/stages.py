@@ -41,8 +41,12 @@ class Telling:
     progress: Progress
 
     def started(self) -> None:
-        self.report.stage_seconds["start"] = time.perf_counter() - self.start
+        self.ready()
         self.progress(self.report)
+
+    def ready(self) -> None:
+        """The encoders are loaded: what comes now is work."""
+        self.report.stage_seconds["start"] = time.perf_counter() - self.start
 
     def went_on(self) -> None:
         self.report.seconds = time.perf_counter() - self.start

@@ -25,6 +25,7 @@ from mmrec.embedding.decoding import LOOKAHEAD_PER_WORKER, MAX_LOOKAHEAD_PER_WOR
 from mmrec.errors import MMRecError, Problem, Reason
 from mmrec.media.reading import DecodedMedia, decode_media
 from mmrec.media.sampling import FramePlan, FrameSampling, SoundPlan, SoundSampling
+from mmrec.remote import Access
 from mmrec.store import MODALITIES, Modality
 
 FRAMES = FramePlan(sampling=FrameSampling(count=4), height=24, width=32)
@@ -46,7 +47,9 @@ def decode(tasks: Any, **limits: Any) -> dict[str, DecodedMedia]:
     return {finished.item.item_id: media for finished, media in done}
 
 
-def misbehave(path: str, frames: FramePlan | None, sound: SoundPlan | None, seconds: float) -> DecodedMedia:
+def misbehave(
+    path: str, frames: FramePlan | None, sound: SoundPlan | None, seconds: float, access: Access
+) -> DecodedMedia:
     """Stands in for the decoder in a worker: does to the process what the file's name says."""
     match Path(path).stem:
         case "hang":

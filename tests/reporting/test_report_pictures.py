@@ -15,6 +15,7 @@ from PIL import Image
 from mmrec.embedding import decoding
 from mmrec.errors import MediaError, MMRecError, Reason
 from mmrec.media import DecodedMedia, FramePlan, SoundPlan
+from mmrec.remote import Access
 from mmrec.reporting import previews, thumbnail, waveform
 
 
@@ -24,7 +25,7 @@ def opened(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(picture.convert("RGB"))
 
 
-def die(path: str, frames: FramePlan | None, sound: SoundPlan | None, seconds: float) -> DecodedMedia:
+def die(path: str, frames: FramePlan | None, sound: SoundPlan | None, seconds: float, access: Access) -> DecodedMedia:
     """Stands in for the decoder in a worker."""
     os._exit(3)
 
