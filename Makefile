@@ -12,7 +12,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): once, and some minutes where torch comes with its CUDA libraries"
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,adapters,approximate,baselines,metrics,plots,chat,objects,service,tune,ray,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[offline,adapters,approximate,baselines,metrics,plots,chat,objects,service,tune,dev]'
 	@touch $@
 
 demo: install
