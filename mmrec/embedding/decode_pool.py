@@ -15,7 +15,8 @@ from mmrec.remote import Place
 class DecodePool:
     """Decodes files one at a time as they are asked for, by any thread, in worker processes that stay for the next one.
 
-    >>>     >>> from mmrec.embedding import DecodeLimits, DecodePool
+    >>> from pathlib import Path
+    >>> from mmrec.embedding import DecodeLimits, DecodePool
     >>> from mmrec.media import FramePlan, FrameSampling
     >>> pool = DecodePool(DecodeLimits(workers=1))
     >>> plan = FramePlan(sampling=FrameSampling(count=2), height=32, width=32)

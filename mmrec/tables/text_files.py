@@ -38,7 +38,8 @@ def not_text(path: Place, row: str, error: type[MMRecError], cause: UnicodeDecod
 def read_lines(path: Place, error: type[MMRecError]) -> Iterator[tuple[int, str]]:
     """(number from 1, line without its end) of each line that is not blank, whether it ends as on Windows or not.
 
-    >>>     >>> from mmrec.errors import ModelError
+    >>> from pathlib import Path
+    >>> from mmrec.errors import ModelError
     >>> from mmrec.tables import read_lines
     >>> _ = Path("users.txt").write_bytes(b"\\xef\\xbb\\xbfuser00\\r\\n\\r\\nuser01\\r\\n")
     >>> list(read_lines(Path("users.txt"), ModelError))
