@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Watched:
     requests: Counter[str] = field(default_factory=Counter)
     num_bytes: Counter[str] = field(default_factory=Counter)
     fault: Callable[[dict[str, Any]], str | None] = lambda _: None
+    writing: threading.Lock = field(default_factory=threading.Lock)
+    """Held by each write: moto looks whether an object is there, and makes it then; a real store does both at once."""
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
@@ -50,7 +52,8 @@ class Watched:
             return [b""] if method == "HEAD" else [body]
         if fault == "slow":
             time.sleep(2)
-        body = b"".join(self.application(environ, start_response))
+        with nullcontext() if method in ("GET", "HEAD") else self.writing:
+            body = b"".join(self.application(environ, start_response))
         if method == "GET":
             self.num_bytes[path] += len(body)
         return self._cut(body) if fault == "cut" and body else [body]

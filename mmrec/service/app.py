@@ -50,7 +50,7 @@ def create_app(config: ServiceConfig, resources: Resources | None = None) -> Fas
         app.state.resources = resources or await run_sync(Resources, config)
         beside = [
             asyncio.create_task(_follow(app.state.resources, figures)),
-            asyncio.create_task(run_sync(app.state.resources.search_once)),
+            asyncio.create_task(_search_once(app.state.resources)),
         ]
         yield
         app.state.resources.is_stopping = True
@@ -77,6 +77,14 @@ def create_app(config: ServiceConfig, resources: Resources | None = None) -> Fas
         app.mount("/", StaticFiles(directory=PAGE, html=True))
     app.add_middleware(Guards, config=config, figures=figures)
     return app
+
+
+async def _search_once(resources: Resources) -> None:
+    """Nobody waits for it: a fault is told here, and again to whoever searches."""
+    try:
+        await run_sync(resources.search_once)
+    except Exception:
+        logger.exception("the first search failed")
 
 
 async def _follow(resources: Resources, figures: Figures) -> None:

@@ -4,7 +4,9 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +15,23 @@ from object_stores import BUCKET, Watched, times
 from mmrec.remote import Lease, LeaseHeld, Url, has_files, leases, objects
 
 LOCK = Url("s3", BUCKET, "leases/writer.lock")
+
+
+def test_of_several_at_once_one_has_it() -> None:
+    for _ in range(20):
+        leases_of, ready = [Lease(LOCK) for _ in range(6)], threading.Barrier(6)
+
+        def holds(lease: Lease, ready: threading.Barrier = ready) -> bool:
+            ready.wait()
+            try:
+                lease.acquire()
+            except LeaseHeld:
+                return False
+            return True
+
+        with ThreadPoolExecutor(6) as threads:
+            assert sum(threads.map(holds, leases_of)) == 1
+        next(lease for lease in leases_of if lease.is_held).release()
 
 
 def held_by(**holder: object) -> None:

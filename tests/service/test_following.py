@@ -95,6 +95,19 @@ def test_a_fault_of_its_own_is_seen_and_does_not_end_the_following(
     assert "a fault" in caplog.text
 
 
+def test_a_first_search_that_fails_is_told_and_ends_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: Resources) -> None:
+        raise ZeroDivisionError("a fault")
+
+    monkeypatch.setattr(Resources, "search_once", fails)
+    with TestClient(create_app(config_of(folder, folder / "i.sqlite")), base_url=BASE) as client:
+        until(client, 0)
+        assert client.get("/api/v1/ready").status_code == 200
+    assert "the first search failed" in caplog.text and "a fault" in caplog.text
+
+
 def test_a_request_that_fails_is_a_problem_with_its_id_in_the_log(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
