@@ -33,7 +33,8 @@ export type InteractionsRequest = { interactions: Array<Interaction> };
 /** What lists show of an item. */
 export type Item = { item_id: string; title: string; status: string; medium: "clip" | "picture" | "sound" | "text"; duration_seconds: number; has_media: boolean; tags: Array<string>; metadata: Record<string, unknown> };
 
-export type ItemDetails = { item_id: string; title: string; status: string; medium: "clip" | "picture" | "sound" | "text"; duration_seconds: number; has_media: boolean; tags: Array<string>; metadata: Record<string, unknown>; description: string; language: string; facts: Record<string, unknown>; problems: Record<string, Problem>; stale_since: Record<string, string>; moments: Record<string, Array<[number, number]>>; classes: Array<[string, number]>; tag_columns: Record<string, Array<string>> };
+/** `heard`, `seen` and `about` are what `mmrec understand` found out. */
+export type ItemDetails = { item_id: string; title: string; status: string; medium: "clip" | "picture" | "sound" | "text"; duration_seconds: number; has_media: boolean; tags: Array<string>; metadata: Record<string, unknown>; description: string; language: string; facts: Record<string, unknown>; problems: Record<string, Problem>; stale_since: Record<string, string>; moments: Record<string, Array<[number, number]>>; classes: Array<[string, number]>; tag_columns: Record<string, Array<string>>; heard: Array<Passage>; seen: Array<Passage>; about: Record<string, unknown> };
 
 /** Items as points of a plane: `x` and `y` from 0 to 1, and the values of a column. */
 export type MapAnswer = { item_ids: Array<string>; x: Array<number>; y: Array<number>; color: Array<unknown> | null; by: string };
@@ -49,6 +50,9 @@ export type Page_FailedItem = { items: Array<FailedItem>; offset: number; limit:
 export type Page_Item = { items: Array<Item>; offset: number; limit: number; total: number };
 
 export type Page_UserCount = { items: Array<UserCount>; offset: number; limit: number; total: number };
+
+/** Words from `start` to `end`, in seconds; a picture's are at 0. */
+export type Passage = { start: number; end: number; text: string };
 
 export type Problem = { reason: string; detail: string };
 

@@ -62,21 +62,14 @@ def main() -> int:
     return 0
 
 
+def arguments_of(catalog: Path, store: Path, preset: str) -> list[str]:
+    return ["embed", str(catalog), "--store", str(store), "--preset", preset]
+
+
 def embed(catalog: Path, store: Path, preset: str, *options: str) -> tuple[dict[str, Any], float]:
     """The report of a job in a process of its own, and the peak of that process's memory in MiB."""
-    command = [
-        sys.executable,
-        "-c",
-        MEASURED,
-        "embed",
-        str(catalog),
-        "--store",
-        str(store),
-        "--preset",
-        preset,
-        "--json",
-    ]
-    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True, check=True)
+    command = [sys.executable, "-c", MEASURED, *arguments_of(catalog, store, preset), "--json", *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     report, memory = map(json.loads, done.stdout.splitlines()[-2:])
     return report, memory["peak_mib"]
 
@@ -135,18 +128,7 @@ def kills(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def kill_after_commits(catalog: Path, store: Path, preset: str, commits: int, options: Sequence[str]) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "mmrec",
-        "embed",
-        str(catalog),
-        "--store",
-        str(store),
-        "--preset",
-        preset,
-        *options,
-    ]
+    command = [sys.executable, "-m", "mmrec", *arguments_of(catalog, store, preset), *options]
     job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     versions = store / "items.lance" / "_versions"
     while job.poll() is None and len(list(versions.glob("*.manifest"))) <= commits:

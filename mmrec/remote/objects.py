@@ -46,10 +46,12 @@ def _obstore() -> Any:
 
 def stat(url: Url) -> Stat:
     obstore = _obstore()
+    from obstore.exceptions import BaseError
+
     store = _store(url)
     try:
         return _stat(obstore.head(store, url.key))
-    except Exception:  # noqa: BLE001 - its answer has no words: those of a GET say what is wrong
+    except (BaseError, OSError):  # its answer has no words: those of a GET say what is wrong
         with _told(url):
             return _stat(obstore.get(store, url.key, options={"range": (0, 1)}).meta)
 

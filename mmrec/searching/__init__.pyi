@@ -3,6 +3,7 @@ from .moments import Moment as Moment
 from .query import Query as Query
 from .query import Taste as Taste
 from .query import WEIGHTS as WEIGHTS
+from .shown import CLASS_PROMPT as CLASS_PROMPT
 from .recorded_encoders import RecordedEncoders as RecordedEncoders
 from .searcher import Searcher as Searcher
 from .searcher import search as search

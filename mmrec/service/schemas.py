@@ -50,7 +50,17 @@ class Problem(BaseModel):
     detail: str
 
 
+class Passage(BaseModel):
+    """Words from `start` to `end`, in seconds; a picture's are at 0."""
+
+    start: float
+    end: float
+    text: str
+
+
 class ItemDetails(Item):
+    """`heard`, `seen` and `about` are what `mmrec understand` found out."""
+
     description: str
     language: str
     facts: dict[str, Any]
@@ -59,6 +69,9 @@ class ItemDetails(Item):
     moments: dict[Modality, list[tuple[float, float]]]
     classes: list[tuple[str, float]]
     tag_columns: dict[str, list[str]]
+    heard: list[Passage]
+    seen: list[Passage]
+    about: dict[str, Any]
 
 
 class Page(BaseModel, Generic[T]):

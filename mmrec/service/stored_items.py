@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import pyarrow.compute as pc
 from mmrec.errors import Reason
 from mmrec.service.media_files import common_root, content_type
 from mmrec.service.problems import not_found
-from mmrec.service.schemas import FailedItem, Item, ItemDetails, Medium, Problem
-from mmrec.store import MODALITIES, FeatureStore, Status
+from mmrec.service.schemas import FailedItem, Item, ItemDetails, Medium, Passage, Problem
+from mmrec.store import MODALITIES, FeatureStore, Finding, Findings, Status
 
 _SHOWN = (
     "item_id", "title", "status", "tags", "metadata", "media", "duration_seconds", "facts", "language", "text_language",
@@ -112,6 +113,7 @@ class StoredItems:
             raise not_found(f"the store has no item {item_id!r} any more")
         (row,), (item,) = rows, self.summaries([item_id])
         (shown,) = self._taken([self._rows[item_id]])
+        found = Findings(self._store).of([item_id]).get(item_id, {})
         return ItemDetails(
             **item.model_dump(),
             description=row["description"] or "",
@@ -126,6 +128,9 @@ class StoredItems:
             },
             classes=list(zip(row["visual_classes"] or (), row["visual_class_scores"] or (), strict=True)),
             tag_columns=self._labels.get(item_id, {}),
+            heard=_passages(found.get("heard")),
+            seen=_passages(found.get("seen")),
+            about=dict(found["about"].value) if "about" in found else {},
         )
 
     def media(self, item_id: str) -> tuple[str, str]:
@@ -205,6 +210,10 @@ def _medium(row: Mapping[str, Any], facts: Mapping[str, Any]) -> Medium:
     if row["visual_fingerprint"] and facts.get("visual_source") != "attached_picture":
         return "clip" if row["duration_seconds"] else "picture"
     return "sound" if row["audio_fingerprint"] else "text"
+
+
+def _passages(finding: Finding | None) -> list[Passage]:
+    return [] if finding is None else [Passage(**asdict(passage)) for passage in finding.passages]
 
 
 def _problem_columns() -> list[str]:

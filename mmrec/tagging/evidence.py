@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from encoders.base import EncoderError as LoadError
 from encoders.languages import language_of
 from mmrec.errors import TaggingError
-from mmrec.searching import RecordedEncoders
+from mmrec.searching import CLASS_PROMPT, RecordedEncoders
 from mmrec.store import EncoderRecord, FeatureStore, Modality
 from mmrec.tagging.label_sets import BUILT_IN, UNSAID, LabelSet, Prompts, read_labels
 
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 CLASSES = "classes"
 """The source that is not a modality: the names of what pictures show, read by the text encoder."""
-CLASS_PROMPT = "a photo of a {}"
 
 
 @dataclass(frozen=True, slots=True)

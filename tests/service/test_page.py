@@ -43,10 +43,21 @@ VIEWS = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store and two models of the catalog of the tests."""
     import mmrec
+    from mmrec.store import Finding, Findings
 
     folder = tmp_path_factory.mktemp("page") / "served"
     catalog = write_page_catalog(folder)
     mmrec.embed(catalog, folder / "store", preset=folder / "preset.yaml")
+    findings = Findings(mmrec.FeatureStore(folder / "store"))
+    heard, seen = [[0.0, 1.5, "Nobody says <b>a word</b>."], [2.0, 3.0, "Or so it seems."]], [[1.0, 2.0, "THE END"]]
+    with findings.lock():
+        findings.put(
+            [
+                Finding(item_id="silent", task="heard", key="1", value={"passages": heard}),
+                Finding(item_id="silent", task="seen", key="1", value={"passages": seen}),
+                Finding(item_id="silent", task="about", key="1", value={"summary": "A clip without sound."}),
+            ]
+        )
     config = mmrec.RecommenderConfig.from_mapping({"max_epochs": 1, "dim": 16})
     model = mmrec.Recommender.fit(mmrec.FeatureStore(folder / "store"), folder / "interactions.csv", config=config)
     model.save(folder / "today")
@@ -186,6 +197,16 @@ def test_a_clip_plays_from_its_moments(page: Page) -> None:
     expect(page.get_by_text("and the boats leave")).to_be_visible()
     _open(page, "#/item?id=harbour&t=3.5")
     page.wait_for_function("() => Math.abs(document.querySelector('video').currentTime - 3.5) < 0.3")
+
+
+def test_what_was_found_out_is_shown(page: Page) -> None:
+    _open(page, "#/item?id=silent")
+    expect(page.get_by_text("Nobody says <b>a word</b>.")).to_be_visible()
+    expect(page.get_by_text("A clip without sound.")).to_be_visible()
+    expect(page.get_by_text("On screen")).to_be_visible()
+    expect(page.get_by_text("THE END")).to_be_visible()
+    page.get_by_role("button", name="0:02").last.click()
+    page.wait_for_function("() => document.querySelector('video').currentTime >= 2")
 
 
 def test_neighbours_by_each_modality(page: Page) -> None:

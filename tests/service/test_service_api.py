@@ -111,6 +111,7 @@ def test_an_id_with_slashes_is_an_id(api: TestClient) -> None:
 
 def test_faults_are_named(api: TestClient) -> None:
     item = get(api, "item", item_id="damaged")
+    assert (item["heard"], item["seen"], item["about"]) == ([], [], {})
     assert item["problems"]["visual"]["reason"] == "not_media"
     page = get(api, "failures", limit=1)
     assert page["total"] == 3

@@ -19,7 +19,7 @@ export async function render(parameters, signal) {
     title,
     el("div", { class: "head" }, el("h1", { dir: "auto", lang: item.language || null }, title), status(item)),
     el("div", { class: "columns" },
-      el("div", { class: "wide" }, view, frames(item, seek), transcript(item, seek)),
+      el("div", { class: "wide" }, view, frames(item, seek), transcript(item, seek), timed("On screen", item.seen, seek)),
       el("aside", { "aria-label": "About the item" }, words(item), problems(item), known(item))),
     el("section", { "aria-labelledby": "like" }, el("h2", { id: "like" }, "What is like it"),
       neighbours(item, store, models, signal)),
@@ -35,6 +35,7 @@ function status(item) {
 function words(item) {
   return el("div", { class: "words" },
     item.description ? el("p", { dir: "auto", lang: item.language || null }, item.description) : null,
+    item.about.summary ? el("p", { dir: "auto", class: "summary" }, item.about.summary) : null,
     item.tags.length ? tags(item.tags) : null);
 }
 
@@ -51,18 +52,23 @@ function frames(item, seek) {
         thumbnail(item, { seconds: (start + end) / 2, width: 160 }), el("span", {}, clock(start, isShort)))))));
 }
 
-/** What is said, where the catalog has it; lines that begin with a time go there. */
+/** What is said: as the catalog has it, where lines may begin with a time, else as it was heard. */
 function transcript(item, seek) {
   const text = item.metadata.transcript ?? "";
-  if (!present(text)) return null;
-  const lines = String(text).split(/\r?\n/).filter((line) => line.trim());
-  return el("details", { class: "transcript", open: lines.length < 40 }, el("summary", {}, "Transcript"), lines.map((line) => {
+  if (!present(text)) return timed("Transcript", item.heard, seek);
+  return timed("Transcript", String(text).split(/\r?\n/).filter((line) => line.trim()).map((line) => {
     const found = TIMED_LINE.exec(line);
-    if (!found) return el("p", { dir: "auto" }, line);
-    const seconds = 3600 * Number(found[1] ?? 0) + 60 * Number(found[2]) + Number(found[3]);
-    return el("p", { dir: "auto" }, el("button", { type: "button", class: "time", onclick: () => seek(seconds) }, clock(seconds)),
-      line.slice(found[0].length));
-  }));
+    return found ? { start: 3600 * Number(found[1] ?? 0) + 60 * Number(found[2]) + Number(found[3]), text: line.slice(found[0].length) }
+      : { text: line };
+  }), seek);
+}
+
+/** Words, each with a button that goes to its time where it has one. */
+function timed(heading, passages, seek) {
+  if (!passages.length) return null;
+  return el("details", { class: "transcript", open: passages.length < 40 }, el("summary", {}, heading), passages.map(({ start, text }) =>
+    el("p", { dir: "auto" }, start === undefined ? null
+      : el("button", { type: "button", class: "time", onclick: () => seek(start) }, clock(start)), text)));
 }
 
 function problems(item) {
