@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_json, add_keep, add_model, add_store, open_store
+from mmrec.cli.output import add_command, add_json, add_keep, add_model, add_store, open_store, place
 from mmrec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ def add_version_commands(commands: Any) -> None:
     )
     add_model(forget)
     forget.add_argument("--user", required=True, metavar="ID")
+    forget.add_argument(
+        "--store", type=place, metavar="DIR|URL", help="delete what language models answered about them there as well"
+    )
+    forget.add_argument(
+        "--profiles", type=Path, metavar="FILE", help="and what `mmrec profiles` wrote about them in this file"
+    )
 
 
 def _add_items(command: argparse.ArgumentParser) -> None:
@@ -95,11 +101,31 @@ def _remove_items(arguments: argparse.Namespace) -> int:
 
 
 def _forget_user(arguments: argparse.Namespace) -> int:
+    user, told = arguments.user, _forget_words(arguments)
+
     def change(model: Recommender) -> str:
-        model.forget_user(arguments.user)
-        return f"user {arguments.user} forgotten, and all earlier versions deleted"
+        if told and user not in model.user_ids:
+            return f"{told}; the model knows no user {user}; all its earlier versions deleted"
+        model.forget_user(user)
+        return "; ".join(filter(None, [f"user {user} forgotten, and all earlier versions deleted", told]))
 
     return _change(arguments.model, change, 1)
+
+
+def _forget_words(arguments: argparse.Namespace) -> str:
+    """Delete what is told of a user in words; says what there was, nothing where there was none."""
+    from mmrec.store import FeatureStore, StoredAnswers
+    from mmrec.understanding import Profiles
+
+    told = []
+    if arguments.store is not None and (count := StoredAnswers(FeatureStore(arguments.store)).forget(arguments.user)):
+        told.append(f"{count} answers of language models deleted from {arguments.store}")
+    if arguments.profiles is not None:
+        profiles = Profiles.read(arguments.profiles)
+        if arguments.user in profiles.of:
+            profiles.without(arguments.user).write(arguments.profiles)
+            told.append(f"a profile deleted from {arguments.profiles}")
+    return ", ".join(told)
 
 
 def _change(folder: Path, change: Callable[[Recommender], str], keep: int) -> int:

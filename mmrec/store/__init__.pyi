@@ -1,5 +1,6 @@
 from .answers import StoredAnswer as StoredAnswer
 from .answers import StoredAnswers as StoredAnswers
+from .answers import user_mark as user_mark
 from .feature_store import EncoderRecord as EncoderRecord
 from .feature_store import FeatureStore as FeatureStore
 from .features import MODALITIES as MODALITIES

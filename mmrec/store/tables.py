@@ -122,6 +122,11 @@ class Tables:
         remove_folder(self.folder / f"{name}.lance")
         return self._database.create_table(name, schema=schema)
 
+    def rewrite(self, name: str, where: str) -> None:
+        """Leave the rows that a condition holds for; nothing of the others stays on disk, nor of earlier versions."""
+        rows = self.existing(name).search().where(where).to_arrow()
+        self._database.create_table(name, rows, mode="overwrite").optimize(cleanup_older_than=timedelta(0))
+
     def drop(self, name: str) -> None:
         self._database.drop_table(name, ignore_missing=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mmrec.errors import Problem
-from mmrec.store import FeatureStore, StoredAnswer, StoredAnswers, digest
+from mmrec.store import FeatureStore, StoredAnswer, StoredAnswers, digest, user_mark
 from mmrec.understanding.budget import Budget, Estimate, estimate_of
 from mmrec.understanding.chat import Answer, ChatModel, Question, Usage
 
@@ -118,7 +118,7 @@ class Asker:
                 answers[key] = answer
                 self._count(answer)
                 if answer.problem is None or not answer.problem.reason.may_pass:
-                    ready[key] = self._kept(answer)
+                    ready[key] = self._kept(answer, questions[key].user_id)
                 if time.monotonic() - since > PUT_SECONDS:
                     self._put(ready)
                     ready, since = {}, time.monotonic()
@@ -131,9 +131,9 @@ class Asker:
             self._answers.put(answers)
             self._answers.compact()
 
-    def _kept(self, answer: Answer) -> StoredAnswer:
+    def _kept(self, answer: Answer, user_id: str) -> StoredAnswer:
         value = {} if answer.value is None else answer.value.model_dump(mode="json")
-        return StoredAnswer(value=value, problem=answer.problem, made_by=self.model.name)
+        return StoredAnswer(value=value, problem=answer.problem, made_by=self.model.name, user=user_mark(user_id))
 
     def _count(self, answer: Answer) -> None:
         self._usage += answer.usage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,14 +19,18 @@ DATA_NOTE = (
 )
 REPAIR = "That is not an answer of the form that was asked for: {errors}. Give the JSON object alone, in that form."
 MAX_ERRORS = 5
+_CONTROL = re.compile(r"<(?=[^\s\d=])|\[(?=/?[A-Z_]+\])")
+"""Where marks begin that models take for the end of a message, as <|im_end|>, </s> or [INST]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """A task, the data that it is about, and the form of the answer.
 
-    `subject` says what the data are about. `pictures` are JPEG or PNG files, for models that see. The data travel as
-    JSON, in a message of their own, so that no text of a catalog can pass for instructions by its form.
+    `subject` says what the data are about. `user_id` is the user whom they tell of, where they do: the model is not
+    told, but the answer can be deleted with the user. `pictures` are JPEG or PNG files, for models that see. The data travel as
+    JSON, in a message of their own, so that no text of a catalog can pass for instructions by its form; what looks like
+    a mark of the model's own is written as JSON may write it, by its number.
 
     >>> from pydantic import BaseModel
     >>> from mmrec.understanding import Question
@@ -41,15 +46,17 @@ class Question:
     form: type[BaseModel]
     pictures: tuple[bytes, ...] = ()
     subject: str = "one item of a catalog"
+    user_id: str = ""
 
     def messages(self, *, show_form: bool = False) -> list[dict[str, Any]]:
         """The question as a chat; `show_form` where nothing else holds the model to the schema."""
         parts = [self.instructions, DATA_NOTE.format(subject=self.subject)]
         if show_form:
             parts.append(f"Answer with one JSON object of this schema, and nothing else:\n{json.dumps(self.schema())}")
+        data = json.dumps(dict(self.data), ensure_ascii=False)
         return [
             {"role": "system", "content": "\n\n".join(parts)},
-            {"role": "user", "content": json.dumps(dict(self.data), ensure_ascii=False)},
+            {"role": "user", "content": _CONTROL.sub(lambda mark: f"\\u{ord(mark.group()):04x}", data)},
         ]
 
     def schema(self) -> dict[str, Any]:
@@ -62,7 +69,7 @@ class Question:
 
     @property
     def digest(self) -> str:
-        """A hash of all of it."""
+        """A hash of all that determines the answer."""
         parts = [self.messages(), self.schema(), [hashlib.blake2b(picture).hexdigest() for picture in self.pictures]]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
 

@@ -101,6 +101,7 @@ def comment_question(comment: Comment) -> Question:
         data={"comment": comment.text[:MOST_CHARACTERS]},
         form=Opinion,
         subject="one comment on an item of a catalog",
+        user_id=comment.user_id,
     )
 
 

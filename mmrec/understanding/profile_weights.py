@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +86,9 @@ class Profiles:
             said = json.loads(Path(path).read_text(encoding="utf-8"))
             profiles = [Profile.from_dict(one) for one in said.pop("profiles")]
             return cls(of={profile.user_id: profile for profile in profiles}, chosen=ProfileWeight(**said))
+
+    def without(self, user: str) -> Profiles:
+        return replace(self, of={user_id: profile for user_id, profile in self.of.items() if user_id != user})
 
     def state(self, model: Recommender, user: str, *, not_text: str = "") -> UserState:
         """The state of a user, where words count by the chosen weight.

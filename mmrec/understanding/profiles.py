@@ -151,6 +151,7 @@ class _Told:
             data={name: value for name, value in data.items() if value},
             form=Statements,
             subject="one user of a catalog",
+            user_id=self.user_id,
         )
 
     def profile(self, said: Statements) -> Profile:

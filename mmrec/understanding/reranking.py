@@ -127,6 +127,7 @@ class Reranker:
                     data={name: value for name, value in data.items() if value},
                     form=Order,
                     subject="somebody and items of a catalog",
+                    user_id=one.user_id,
                 )
 
     def _known(self, item_ids: Sequence[str]) -> dict[str, dict[str, Any]]:

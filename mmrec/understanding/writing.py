@@ -144,6 +144,7 @@ def why_question(why: Explanation, *, language: str = "") -> Question:
         },
         form=Why,
         subject="a recommendation, and how it was computed",
+        user_id=why.user_id,
     )
 
 

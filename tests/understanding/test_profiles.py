@@ -190,7 +190,7 @@ def test_comments_are_read_and_wrong_ones_are_named(tmp_path: Path) -> None:
         read_comments(tmp_path / "none.csv")
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the commands ------------------------------------------------------------------------------------------------------
 
 
 def test_the_command_writes_profiles_and_weights(
@@ -227,3 +227,38 @@ def test_the_command_writes_profiles_and_weights(
     assert json.loads(capsys.readouterr().out)["items"][0]["item_id"].startswith("piano")
     assert main(["profiles", *models, "--all", "--chat", "x", "--weights-out", "w.csv"]) == 1
     assert "name them by --comments" in caplog.text
+
+
+def test_forgetting_a_user_deletes_what_language_models_said_of_them(
+    spoken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    comments = [*COMMENTS, *(Comment(user_id="u1", text=f"I like goal {n}", item_id="football-1") for n in range(20))]
+
+    def reply(body: dict[str, Any], number: int) -> str:
+        if "comment" in asked_about(body):
+            return json.dumps({"opinion": "likes", "aspects": []})
+        return statements(likes=[says("slow piano, so unmistakable", [1])])
+
+    model, store = Recommender.load(spoken / "model"), FeatureStore(spoken / "store")
+    with chat_server(reply) as server:
+        chat = ServerChat("fake", url=server.url)
+        users = ["u0", "u1", "new"]
+        profiles = list(make_profiles(model, Asker(chat, store), users, store=store, comments=comments))
+        list(weigh_comments(comments, Asker(chat, store)))
+        Profiles(of={one.user_id: one for one in profiles}).write(spoken / "profiles.json")
+        where = ["--model", str(spoken / "model"), "--store", str(spoken / "store")]
+        where += ["--profiles", str(spoken / "profiles.json")]
+        assert main(["forget-user", *where, "--user", "new"]) == 0
+        said = capsys.readouterr().out
+        assert "1 answers" in said and "the model knows no user new" in said
+        assert main(["forget-user", *where, "--user", "u0"]) == 0
+        said = capsys.readouterr().out
+        assert "user u0 forgotten" in said and "2 answers" in said and "a profile deleted" in said
+        assert list(Profiles.read(spoken / "profiles.json").of) == ["u1"]
+        assert main(["forget-user", *where, "--user", "u1"]) == 0
+        kept = b"".join(path.read_bytes() for path in (spoken / "store" / "answers.lance").rglob("*") if path.is_file())
+        assert b"unmistakable" not in kept and b"likes" not in kept
+        before = len(server.requests)
+        list(weigh_comments(comments, Asker(chat, store)))
+        assert len(server.requests) == before + 21
+    assert main(["forget-user", *where, "--user", "nobody"]) == 1
