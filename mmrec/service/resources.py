@@ -23,7 +23,7 @@ from mmrec.service.model_users import RETRY_SECONDS, LoadedModel, ServedModel
 from mmrec.service.previews import Previews
 from mmrec.service.problems import RequestProblem, not_found
 from mmrec.service.stored_items import StoredItems, state_of
-from mmrec.store import FeatureStore, Modality, SearchColumn
+from mmrec.store import FeatureStore, Modality, SearchColumn, StoredAnswers
 
 logger = logging.getLogger(__name__)
 READ_PAUSE = 10
@@ -180,9 +180,12 @@ class Resources:
         return self.items.media_root if root is None else Path(root).resolve()
 
     def forget(self, user_id: str) -> None:
-        """Delete what is known of a user: from the log, and from the models, whose earlier versions go as well."""
+        """Delete what is known of a user: from the log, what language models answered about them from the store, and
+        from the models, whose earlier versions go as well.
+        """
         of_fit = [model for model in self.models.values() if model.loaded.was_fitted_to(user_id)]
-        if not of_fit and not self.log.of_user(user_id):
+        answers = self._forget_answers(user_id)
+        if not of_fit and not answers and not self.log.of_user(user_id):
             raise not_found(f"the model knows no user {user_id!r}: there is nothing to forget")
         self.log.forget(user_id, {model.name: current_version(model.folder) for model in of_fit})
         for model in of_fit:
@@ -195,6 +198,13 @@ class Resources:
                 )
                 raise RequestProblem(HTTPStatus.SERVICE_UNAVAILABLE, words) from None
             model.refresh()
+
+    def _forget_answers(self, user_id: str) -> int:
+        try:
+            return StoredAnswers(self.store).forget(user_id)
+        except StoreError as error:
+            words = f"{error}; nothing was forgotten: try again, or run `mmrec forget-user --store ...` elsewhere"
+            raise RequestProblem(HTTPStatus.SERVICE_UNAVAILABLE, words) from None
 
 
 def _publish_without(folder: Path, user_id: str) -> None:

@@ -125,7 +125,7 @@ class Tables:
     def rewrite(self, name: str, where: str) -> None:
         """Leave the rows that a condition holds for; nothing of the others stays on disk, nor of earlier versions."""
         rows = self.existing(name).search().where(where).to_arrow()
-        self._database.create_table(name, rows, mode="overwrite").optimize(cleanup_older_than=timedelta(0))
+        self._database.create_table(name, rows, mode="overwrite").optimize(cleanup_older_than=timedelta(microseconds=1))
 
     def drop(self, name: str) -> None:
         self._database.drop_table(name, ignore_missing=True)

@@ -19,6 +19,7 @@ from mmrec.cli import main
 from mmrec.evaluation import read_interactions
 from mmrec.recommending import list_versions
 from mmrec.service.interaction_log import InteractionLog
+from mmrec.store import FeatureStore, StoredAnswer, StoredAnswers, user_mark
 
 
 def add(
@@ -161,6 +162,9 @@ def test_many_at_once_lose_nothing(start: MakeClient) -> None:
 def test_a_user_is_forgotten_by_the_log_the_model_and_all_workers(
     start: MakeClient, copied: Path, tmp_path: Path
 ) -> None:
+    answers = StoredAnswers(FeatureStore(copied / "store"))
+    told = {user: StoredAnswer(value={"likes": "goals"}, user=user_mark(user)) for user in ("user00", "user01")}
+    answers.put(told)
     state = tmp_path / "forgetting.sqlite"
     one, other = (start(copied, state) for _ in range(2))
     add(one, ("user00", "goal-0"), ("user01", "jazz-0"))
@@ -177,6 +181,7 @@ def test_a_user_is_forgotten_by_the_log_the_model_and_all_workers(
         assert history(api, "user01")[0] == "jazz-0"
     assert [version.number for version in list_versions(copied / "model")] == [2]
     assert "user00" not in Recommender.load(copied / "model").user_ids
+    assert answers.of(list(told)).keys() == {"user01"}
     for file in (state, state.with_name(state.name + "-wal")):
         assert b"user00" not in (file.read_bytes() if file.exists() else b"")
     add(other, ("user00", "jazz-3"))
