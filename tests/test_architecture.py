@@ -32,6 +32,7 @@ ROOMS = (
     "catalog",
     "tables",
     "remote",
+    "cluster",
     "sample",
     "errors",
 )
@@ -47,8 +48,9 @@ HOMES = {
     "pebble": ("mmrec.embedding.decoding",),
     "faster_whisper": ("mmrec.understanding.speech",),
     "obstore": ("mmrec.remote.objects",),
+    "llama_cpp": ("mmrec.understanding.llama_models",),
     "openai": ("mmrec.understanding.servers",),
-    "ray": ("mmrec.embedding.ray_engine",),
+    "ray": ("mmrec.cluster.ray_cluster", "mmrec.embedding.ray_engine"),
     "rapidocr": ("mmrec.understanding.screen_text",),
     "fastapi": ("mmrec.service",),
     "starlette": ("mmrec.service",),

@@ -6,10 +6,21 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrec.cli.output import add_command, add_fold, add_json, add_keep, add_model, place, read_copies, share
+from mmrec.cli.output import (
+    add_command,
+    add_engine,
+    add_fold,
+    add_json,
+    add_keep,
+    add_model,
+    place,
+    read_copies,
+    share,
+)
 from mmrec.cli.progress import progress_bar
 from mmrec.cli.reranking import add_rerank, open_reranking
 from mmrec.cli.searching import index_store
@@ -41,6 +52,7 @@ def add_ranking_commands(commands: Any) -> None:
     recommend.add_argument(
         "--out", type=place, metavar="FILE|URL", help="write .csv, .jsonl or .parquet: user, rank, item, score"
     )
+    add_engine(recommend)
     add_rerank(recommend)
     add_json(recommend)
 
@@ -64,10 +76,13 @@ def add_ranking_commands(commands: Any) -> None:
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
+    from mmrec.cluster import uses_ray
     from mmrec.recommending import Recommender, recommend_in_blocks, write_recommendations, writer_of
 
     if arguments.out is not None:
         writer_of(arguments.out)  # refused before the work
+    if uses_ray(arguments.engine, address=arguments.address) and not (arguments.all or arguments.users):
+        raise ModelError("--engine ray divides many users among machines: name them by --users or --all")
     model = Recommender.load(arguments.model)
     options = {
         "k": arguments.k,
@@ -90,6 +105,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
     users = model.user_ids if arguments.all else named_users(arguments)
     if arguments.all and not users:
         raise ModelError(f"model {arguments.model} was fitted without interactions: it knows no users")
+    options |= {"engine": arguments.engine, "address": arguments.address}
     if arguments.out is not None:
         with progress_bar("recommending", len(users)) as show:
             write_recommendations(model, users, arguments.out, on_users=show, **options)
@@ -105,7 +121,7 @@ def _states(arguments: argparse.Namespace, model: Recommender) -> Callable[[str]
     from mmrec.understanding import Profiles
 
     profiles = Profiles(of={}) if arguments.profiles is None else Profiles.read(arguments.profiles)
-    return lambda user: profiles.state(model, user, not_text=arguments.not_text)
+    return partial(profiles.state, model, not_text=arguments.not_text)
 
 
 def _print_lists(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import signal
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -26,10 +25,10 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
-from ray.exceptions import RayError, RayTaskError, UserCodeException
 
 from mmrec.catalog import Catalog, Item
-from mmrec.embedding.decoding import DecodeLimits, DecodeWorkers, available_cpus
+from mmrec.cluster import connected, errors_here, on_this_machine
+from mmrec.embedding.decoding import DecodeLimits, DecodeWorkers
 from mmrec.embedding.presets import Preset
 from mmrec.embedding.report import EmbedReport
 from mmrec.embedding.stages import Telling, Work, settled, unfinished, word_digests
@@ -104,7 +103,7 @@ class RayEngine:
         self._keys = self._task(_read_keys).remote(store)
 
     def num_leaving(self, manifest: Catalog) -> int:
-        return int(_got(self._task(_num_leaving, **_here()).remote(self._keys, manifest)))
+        return int(_got(self._task(_num_leaving, **on_this_machine()).remote(self._keys, manifest)))
 
     def embed(self, manifest: Catalog, work: Work, telling: Telling) -> None:
         report, error = telling.report, None
@@ -130,7 +129,7 @@ class RayEngine:
         encoder = {"work": work, "loading": self._loading, "fingerprints": dict(self.fingerprints)}
         with DataContext.current(_context()):
             source = _CatalogSource(replace(manifest, path=manifest.path.absolute()), block_items)
-            blocks = ray.data.read_datasource(source, override_num_blocks=1, num_cpus=LITTLE, **_here())
+            blocks = ray.data.read_datasource(source, override_num_blocks=1, num_cpus=LITTLE, **on_this_machine())
             decoded = blocks.flat_map(
                 partial(_decode, work=work, described=self._described, keys=self._keys),
                 num_cpus=1,
@@ -146,37 +145,11 @@ class RayEngine:
             stored = encoded.map_batches(
                 partial(_commit, store=work.store), batch_size=PARCELS_PER_COMMIT, num_cpus=LITTLE
             )
-            with _errors():
+            with errors_here():
                 yield from (_unpacked(row) for row in stored.iter_rows())
 
     def _task(self, function: Callable[..., Any], **options: Any) -> Any:
         return ray.remote(num_cpus=LITTLE, **options)(function)
-
-
-@contextmanager
-def connected(address: str | None = None, workers: int = 0) -> Iterator[None]:
-    """A cluster to run on: the one that this process is connected to, that at an address, or one on this machine.
-
-    Raises `MMRecError` where none answers at the address.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    here = {"num_cpus": workers or available_cpus(), "include_dashboard": False} if address == "local" else {}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise MMRecError(f"no cluster of Ray answers at {address!r}: {error}") from error
-    try:
-        with suppress(ValueError):  # only the main thread may, and only there did Ray
-            signal.signal(signal.SIGTERM, before)
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
@@ -193,29 +166,8 @@ def ray_engine(
 
 
 def _got(reference: Any) -> Any:
-    with _errors():
+    with errors_here():
         return ray.get(reference)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """What a process of the cluster raised is raised here; what the cluster itself lacks is an `MMRecError`."""
-    try:
-        yield
-    except (RayError, UserCodeException) as error:
-        cause: BaseException | None = error
-        while cause is not None and (isinstance(cause, RayTaskError) or not isinstance(cause, MMRecError)):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is not None:
-            raise cause from None
-        if isinstance(error, RayTaskError):
-            raise
-        raise MMRecError(f"the cluster of Ray failed: {error}") from error
-
-
-def _here() -> dict[str, Any]:
-    """On the machine of this process, where the catalog lies."""
-    return {"label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}
 
 
 def _context() -> DataContext:

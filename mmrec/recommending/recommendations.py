@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mmrec.cluster import uses_ray
 from mmrec.errors import ModelError
 from mmrec.recommending.recommender import Recommender
 from mmrec.recommending.users import UserState
 from mmrec.remote import Place, to_place, written
 
+_Lists = tuple[NDArray[np.str_], NDArray[np.float32]]
+_Rank = Callable[[Sequence[str]], _Lists]
 _OpenWriter = Callable[[Path], AbstractContextManager[Callable[[pa.Table], None]]]
 
 USERS_AT_ONCE = 4096
@@ -38,15 +42,40 @@ SCHEMA = pa.schema([("user_id", pa.string()), ("rank", pa.int32()), ("item_id", 
 
 
 def recommend_in_blocks(
-    model: Recommender, users: Sequence[str], *, state_of: Callable[[str], UserState] | None = None, **options: Any
+    model: Recommender,
+    users: Sequence[str],
+    *,
+    state_of: Callable[[str], UserState] | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    **options: Any,
 ) -> Iterator[tuple[Sequence[str], NDArray[np.str_], NDArray[np.float32]]]:
     """Blocks of users with their ids and scores `(U, K)`; options as `Recommender.recommend`.
 
-    `state_of` gives the state by which a user is ranked; by default it is what the model knows of them.
+    `state_of` gives the state by which a user is ranked; by default it is what the model knows of them. With the engine
+    "ray" the machines of a cluster rank, that at an `address` or processes of this machine: the same lists in the same
+    order.
+
+    Raises `MMRecError` for an engine that is not known, not installed or not to be reached.
     """
-    for start in range(0, len(users), USERS_AT_ONCE):
-        block = users[start : start + USERS_AT_ONCE]
-        yield block, *model.recommend(block if state_of is None else list(map(state_of, block)), **options)
+    blocks = [users[start : start + USERS_AT_ONCE] for start in range(0, len(users), USERS_AT_ONCE)]
+    rank = partial(_rank, model, state_of, options)
+    for block, found in zip(blocks, _in_order(rank, blocks, engine, address), strict=True):
+        yield block, *found
+
+
+def _in_order(rank: _Rank, blocks: Iterable[Sequence[str]], engine: str, address: str | None) -> Iterator[_Lists]:
+    if not uses_ray(engine, address=address):
+        return map(rank, blocks)
+    from mmrec.cluster import run_in_order
+
+    return run_in_order(rank, blocks, address)
+
+
+def _rank(
+    model: Recommender, state_of: Callable[[str], UserState] | None, options: Mapping[str, Any], block: Sequence[str]
+) -> _Lists:
+    return model.recommend(block if state_of is None else list(map(state_of, block)), **options)
 
 
 def write_recommendations(

@@ -14,13 +14,13 @@ import pytest
 from embedding_jobs import by_id, copied, run, word_rows, words_only, write_catalog, write_preset
 from media_files import write_sound
 
+from mmrec.cluster import connected
 from mmrec.embedding.job import EmbedReport
 from mmrec.errors import EncoderError, MMRecError, StoreError
 from mmrec.store.feature_store import FeatureStore
 
 pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
-engine = pytest.importorskip("mmrec.embedding.ray_engine")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +28,7 @@ def cluster() -> Iterator[None]:
     """Two processors, and some processes on each, for all tests of this file: a start takes seconds."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("RAY_worker_niceness", "0")  # else whatever else runs goes before them
-        with engine.connected(workers=2):
+        with connected(workers=2):
             yield
 
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_is_refused_as_on_one_machine(tmp_path: Path) -> None:
             run(tmp_path, engine="ray")
     with pytest.raises(MMRecError, match="expected 'local' or 'ray'"):
         run(tmp_path, engine="spark")
-    with pytest.raises(MMRecError, match="for the engine 'ray' alone"):
+    with pytest.raises(MMRecError, match="only the engine 'ray' takes address"):
         run(tmp_path, address="auto")
 
 
