@@ -30,7 +30,17 @@ from language_meant import genres, injections, titles
 from language_rows import Rows
 from language_seen import movies, posters
 
-PACKAGES = ("torch", "transformers", "faster-whisper", "ctranslate2", "rapidocr", "onnxruntime", "llguidance", "jiwer")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "faster-whisper",
+    "ctranslate2",
+    "rapidocr",
+    "onnxruntime",
+    "llguidance",
+    "llama-cpp-python",
+    "jiwer",
+)
 
 
 def main() -> None:
@@ -52,7 +62,6 @@ def main() -> None:
     parser.add_argument("--speech-model", help="Whisper, in CTranslate2's form")
     parser.add_argument("--model", help="a language model: a folder, a GGUF file, or a name")
     parser.add_argument("--server", default="", help="the address of the server that has it")
-    parser.add_argument("--batch-size", type=int, default=0, help="questions at once")
     parser.add_argument("--recordings", type=int, default=132)
     parser.add_argument("--posters", type=int, default=200)
     parser.add_argument("--titles", type=int, default=200)

@@ -1,7 +1,7 @@
 """Whether words about users, and lists ranked again by a language model, find more of what users took later.
 
     python scripts/bench_users_in_words.py --model MODEL --store STORE --validation FILE --test FILE
-        [--chat MODEL] [--profiles N] [--lists N] [--depth 20]
+        [--chat MODEL] [--profiles N] [--lists N] [--depth 50]
 
 MODEL is fitted to the interactions before those of both files. First without a language model: words by rule, the
 three commonest tags of each history. With --chat: profiles of N users, and N lists ranked again. How much words count
@@ -29,13 +29,13 @@ from mmrec.evaluation import compare, rank_metrics, read_interactions
 from mmrec.understanding import (
     Asker,
     Candidates,
-    LocalChat,
     Profile,
     Profiles,
     Reranker,
     Trait,
     choose_weight,
     make_profiles,
+    open_local,
 )
 
 K, TAGS = 20, 3
@@ -48,14 +48,14 @@ def main() -> None:
     parser.add_argument("--chat", default="")
     parser.add_argument("--profiles", type=int, default=0)
     parser.add_argument("--lists", type=int, default=0)
-    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--depth", type=int, default=50)
     arguments = parser.parse_args()
     model, store = mmrec.Recommender.load(arguments.model), mmrec.FeatureStore(arguments.store)
     tested = read_interactions(arguments.test, item_ids=model.item_ids)
     rows = [_with_profiles("words by rule", model, _by_rule(model), arguments.validation, tested)]
     if arguments.chat:
         users = np.random.default_rng(0).permutation(model.user_ids).tolist()
-        asker = Asker(LocalChat(arguments.chat), store)
+        asker = Asker(open_local(arguments.chat), store)
         started = time.perf_counter()
         made = list(make_profiles(model, asker, users[: arguments.profiles], store=store))
         if made:
@@ -64,7 +64,7 @@ def main() -> None:
         if arguments.lists:
             rows.append(_reranked(model, store, asker, users[: arguments.lists], tested, arguments.depth))
         print(json.dumps(asker.report.as_dict()))
-    print(json.dumps(describe_machine(["torch", "numpy", "transformers"])))
+    print(json.dumps(describe_machine(["torch", "numpy", "transformers", "llama-cpp-python"])))
     for row in rows:
         print(json.dumps(row))
 
@@ -106,8 +106,8 @@ def _reranked(
     started = time.perf_counter()
     found = list(Reranker(model, asker, store=store).rerank(lists))
     seconds = time.perf_counter() - started
-    after = np.array([one.item_ids[: depth // 2] for one in found], dtype=object)
-    outcome = _compared(model, after, ids_UC[:, : depth // 2], users, tested)
+    after = np.array([one.item_ids[:K] for one in found], dtype=object)
+    outcome = _compared(model, after, ids_UC[:, :K], users, tested)
     answers = sum(one.num_answers for one in found)
     return {"what": f"ranked again, best {depth}", "answers": answers, "seconds": round(seconds), "test": outcome}
 

@@ -20,10 +20,11 @@ from mmrec.store import FeatureStore
 from mmrec.tagging import read_labels, score_labels
 from mmrec.understanding import (
     Answer,
-    LocalChat,
+    ChatModel,
     Question,
     ServerChat,
     about_question,
+    open_local,
 )
 
 ORDERS = (
@@ -55,12 +56,12 @@ WAYS = (
 BENIGN = {"title": "Rain on a tin roof", "description": "Two hours of soft rain, for sleep."}
 
 
-def chat(arguments: argparse.Namespace) -> LocalChat | ServerChat:
+def chat(arguments: argparse.Namespace) -> ChatModel:
     if not arguments.model:
         sys.exit("name a language model: --model")
     if arguments.server:
         return ServerChat(arguments.model, url=arguments.server)
-    return LocalChat(arguments.model, device="cpu", max_tokens=256, batch_size=arguments.batch_size)
+    return open_local(arguments.model, device="cpu", max_tokens=256)
 
 
 def asked(arguments: argparse.Namespace, questions: Sequence[Question]) -> list[Answer]:
@@ -71,14 +72,17 @@ def asked(arguments: argparse.Namespace, questions: Sequence[Question]) -> list[
     return answers
 
 
-def titles(arguments: argparse.Namespace) -> Rows:
+def adversarial_titles() -> list[str]:
     orders = [f"{subject}. {order}" for order, subject in itertools.product(ORDERS, SUBJECTS)]
     ways = [way.replace("{}", aim) for way, aim in itertools.product(WAYS, AIMS)]
     long = [f"{subject} {'very ' * times}long" for subject, times in itertools.product(SUBJECTS, (200, 2000, 20000))]
     bare = [*ORDERS, *("\x01" * 3 + subject for subject in SUBJECTS), *("{" * n for n in range(1, 21))]
     plain_orders = [order.upper() for order in orders]
-    every = list(itertools.islice(itertools.chain(orders, ways, long, bare, plain_orders), 200))
-    chosen = spread(every, arguments.titles)
+    return list(itertools.islice(itertools.chain(orders, ways, long, bare, plain_orders), 200))
+
+
+def titles(arguments: argparse.Namespace) -> Rows:
+    chosen = spread(adversarial_titles(), arguments.titles)
     answers = asked(arguments, [about_question({"title": title}) for title in chosen])
     reasons = Counter(str(answer.problem.reason) for answer in answers if answer.problem)
     valid = sum(answer.value is not None for answer in answers)

@@ -216,6 +216,57 @@ def write_chat_model(folder: Path, *, context: int = 4096, template: str | None 
     return folder
 
 
+def write_gguf_model(path: Path, *, context: int = 4096, template: str | None = None, seed: int = 0) -> Path:
+    """A causal language model of bytes with a chat template, as one GGUF file."""
+    import numpy as np
+    from gguf import GGUFWriter, TokenType
+
+    tokens = [*_byte_vocabulary(), "Ġt"]
+    width, hidden, layers = 32, 64, 2
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(hidden)
+    writer.add_block_count(layers)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_rope_dimension_count(width // 2)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if token.startswith("<") and len(token) > 1 else 1 for token in tokens])
+    writer.add_token_merges(["Ġ t"])
+    writer.add_eos_token_id(0)
+    writer.add_add_bos_token(False)
+    turns = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    if template != "":
+        writer.add_chat_template(template or turns)
+    random = np.random.default_rng(seed)
+
+    def add(name: str, *shape: int) -> None:
+        values = np.ones(shape) if len(shape) == 1 else random.normal(0, 0.2, shape)
+        writer.add_tensor(f"{name}.weight", values.astype(np.float32))
+
+    add("token_embd", len(tokens), width)
+    for layer in range(layers):
+        for part in ("attn_norm", "ffn_norm"):
+            add(f"blk.{layer}.{part}", width)
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            add(f"blk.{layer}.{part}", width, width)
+        for part in ("ffn_gate", "ffn_up"):
+            add(f"blk.{layer}.{part}", hidden, width)
+        add(f"blk.{layer}.ffn_down", width, hidden)
+    add("output_norm", width)
+    add("output", len(tokens), width)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def write_language_model(folder: Path, family: str = "qwen3", *, padding_side: str = "left", seed: int = 0) -> Path:
     """A causal language model of bytes: "qwen3", "mistral" or "gpt2"; only Qwen's tokenizer has a token for padding."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -284,13 +335,17 @@ def write_adapter(folder: Path, model: torch.nn.Module, target_modules: list[str
     return folder
 
 
+def _byte_vocabulary() -> list[str]:
+    from tokenizers import pre_tokenizers
+
+    return ["<end>", "<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+
+
 def _byte_tokenizer(**special):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {
-        token: at for at, token in enumerate(["<end>", "<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
-    }
+    vocabulary = {token: at for at, token in enumerate(_byte_vocabulary())}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -39,11 +39,11 @@ def add_chat(
 
 
 def open_chat(arguments: argparse.Namespace, name: str) -> ChatModel:
-    from mmrec.understanding import LocalChat, ServerChat
+    from mmrec.understanding import ServerChat, open_local
 
     if arguments.server or (os.environ.get("OPENAI_BASE_URL") and not os.path.exists(name)):
         return ServerChat(name, url=arguments.server, concurrency=arguments.concurrency)
-    return LocalChat(name, device=arguments.device)
+    return open_local(name, device=arguments.device)
 
 
 def budget_of(arguments: argparse.Namespace) -> Budget:

@@ -4,7 +4,9 @@ from .chat import Answer as Answer
 from .chat import ChatModel as ChatModel
 from .chat import Question as Question
 from .chat import Usage as Usage
+from .llama_models import LlamaChat as LlamaChat
 from .local_models import LocalChat as LocalChat
+from .engines import open_local as open_local
 from .screen_text import ScreenReader as ScreenReader
 from .servers import ServerChat as ServerChat
 from .speech import Transcriber as Transcriber

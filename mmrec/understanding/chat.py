@@ -28,9 +28,9 @@ class Question:
     """A task, the data that it is about, and the form of the answer.
 
     `subject` says what the data are about. `user_id` is the user whom they tell of, where they do: the model is not
-    told, but the answer can be deleted with the user. `pictures` are JPEG or PNG files, for models that see. The data travel as
-    JSON, in a message of their own, so that no text of a catalog can pass for instructions by its form; what looks like
-    a mark of the model's own is written as JSON may write it, by its number.
+    told, but the answer can be deleted with the user. `pictures` are JPEG or PNG files, for models that see. The data
+    travel as JSON, in a message of their own, so that no text of a catalog can pass for instructions by its form; what
+    looks like a mark of the model's own is written as JSON may write it, by its number.
 
     >>> from pydantic import BaseModel
     >>> from mmrec.understanding import Question

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jinja2 import TemplateError
-from pydantic import ValidationError
 
-from mmrec.errors import ChatError, Problem, Reason
-from mmrec.understanding.chat import Answer, Question, Usage, invalid, parse
+from mmrec.errors import ChatError
+from mmrec.understanding.chat import Answer, Question, Usage
+from mmrec.understanding.constrained import allowed_tokens, answer_of, grammar_of, prompt_of, too_long
 from mmrec.understanding.weights import weights_digest
 
 BATCH_SIZES = {"cpu": 1, "cuda": 16}
@@ -71,29 +68,18 @@ class LocalChat:
             yield from self._answers(batch)
 
     def _answers(self, questions: Sequence[Question]) -> list[Answer]:
-        prompts = [self._prompt(question) for question in questions]
+        prompts = [prompt_of(question, self._rendered) for question in questions]
         lengths = [len(self._tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
         fitting = [place for place, length in enumerate(lengths) if length + self._max_tokens <= self._context]
-        too_long = Problem(Reason.TOO_LONG, f"the question is longer than the {self._context} tokens of the model")
-        answers = [Answer(problem=too_long)] * len(questions)
+        answers = [too_long(self._context)] * len(questions)
         if fitting:
             texts = self._written([prompts[p] for p in fitting], [questions[p] for p in fitting])
             for place, (text, written) in zip(fitting, texts, strict=True):
-                usage = Usage(read=lengths[place], written=written)
-                try:
-                    answers[place] = Answer(value=parse(text, questions[place].form), usage=usage)
-                except ValidationError as error:
-                    answers[place] = Answer(problem=invalid(text, error), usage=usage)
+                answers[place] = answer_of(text, questions[place], Usage(read=lengths[place], written=written))
         return answers
 
-    def _prompt(self, question: Question) -> str:
-        messages = question.messages(show_form=True)
-        try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except TemplateError:  # some templates refuse a message of the system
-            text = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-            merged = [{"role": "user", "content": text}]
-            return str(self._tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True))
+    def _rendered(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _written(self, prompts: Sequence[str], questions: Sequence[Question]) -> list[tuple[str, int]]:
         """The texts that the model writes, and of how many tokens each is."""
@@ -102,7 +88,7 @@ class LocalChat:
         inputs = self._tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
         inputs = {name: inputs[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
         width = inputs["input_ids"].shape[1]
-        mask = _GrammarMask(self._grammars, [json.dumps(question.schema()) for question in questions], width)
+        mask = _GrammarMask(self._grammars, questions, width)
         with torch.inference_mode():
             written = self._model.generate(
                 **inputs,
@@ -122,22 +108,15 @@ class LocalChat:
 class _GrammarMask:
     """At each step forbids the tokens that the grammar of a row does not allow; transformers' `LogitsProcessor`."""
 
-    def __init__(self, tokenizer: Any, schemas: Sequence[str], prompt_width: int) -> None:
+    def __init__(self, tokenizer: Any, questions: Sequence[Question], prompt_width: int) -> None:
         from llguidance import LLMatcher
 
-        grammars = [  # without blanks between values, which a weak model may else write for ever
-            LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False}) for schema in schemas
-        ]
-        self._matchers = [LLMatcher(tokenizer, grammar) for grammar in grammars]
+        self._matchers = [LLMatcher(tokenizer, grammar_of(question)) for question in questions]
         self._prompt_width = prompt_width
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
-
-        bits_BV = allocate_token_bitmask(len(self._matchers), scores.shape[-1])
         for row, matcher in enumerate(self._matchers):
             if input_ids.shape[1] > self._prompt_width and not matcher.is_stopped():
                 matcher.consume_token(int(input_ids[row, -1]))
-            fill_next_token_bitmask(matcher, bits_BV, row)
-        allowed_BV = np.unpackbits(bits_BV.view(np.uint8), axis=1, bitorder="little")[:, : scores.shape[-1]]
-        return scores.masked_fill(torch.from_numpy(allowed_BV == 0).to(scores.device), -torch.inf)
+        allowed_BV = torch.from_numpy(allowed_tokens(self._matchers, scores.shape[-1]))
+        return scores.masked_fill(~allowed_BV.to(scores.device), -torch.inf)

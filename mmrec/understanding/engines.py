@@ -1,0 +1,14 @@
+"""Which engine runs a language model on this machine."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from mmrec.understanding.llama_models import LlamaChat
+from mmrec.understanding.local_models import LocalChat
+
+
+def open_local(model: str, *, device: str = "auto", max_tokens: int = 1024) -> LlamaChat | LocalChat:
+    """A GGUF file by llama.cpp where that is installed; else, and for folders and names, by transformers."""
+    by_llama = model.endswith(".gguf") and find_spec("llama_cpp") is not None
+    return (LlamaChat if by_llama else LocalChat)(model, device=device, max_tokens=max_tokens)

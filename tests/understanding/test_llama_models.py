@@ -1,0 +1,92 @@
+"""GGUF files run by llama.cpp write the schema and nothing else; the order of questions changes no answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import BaseModel, Field
+from tiny_checkpoints import write_gguf_model
+
+from mmrec.errors import ChatError, Reason
+from mmrec.understanding import LlamaChat, Question, about_question
+
+pytest.importorskip("llama_cpp", reason="the extra llama is not installed")
+
+REFUSES_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{{ m.content }}{% endfor %}assistant: "
+)
+
+
+class Mood(BaseModel):
+    mood: Literal["calm", "joy", "fear"]
+    words: list[str] = Field(max_length=2)
+    title: str = Field(max_length=12)
+
+
+class Short(BaseModel):
+    mood: Literal["calm", "joy", "fear"]
+
+
+def questions(count: int, form: type[BaseModel] = Short) -> list[Question]:
+    return [
+        Question(instructions="Name the mood.", data={"title": f"title {n}" * (1 + n)}, form=form) for n in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf_model(tmp_path_factory.mktemp("chat") / "tiny.gguf")
+
+
+def test_random_weights_write_valid_answers(file: Path) -> None:
+    answers = list(LlamaChat(str(file), max_tokens=60).ask(questions(5)))
+    assert all(isinstance(answer.value, Short) for answer in answers)
+    assert all(answer.usage.read > 100 and 0 < answer.usage.written <= 60 for answer in answers)
+
+
+def test_an_answer_does_not_depend_on_what_was_asked_before(file: Path) -> None:
+    asked = [*questions(3), *questions(3, Mood), about_question({"title": "Rain 雨 \N{UMBRELLA}"})]
+    alone = [next(LlamaChat(str(file), max_tokens=400).ask([question])) for question in asked]
+    model = LlamaChat(str(file), max_tokens=400)
+    for order in (range(len(asked)), reversed(range(len(asked)))):
+        assert [(n, answer) for n, answer in zip(range(7), model.ask(asked), strict=True)] == list(enumerate(alone))
+        for place in order:
+            assert next(model.ask([asked[place]])) == alone[place]
+
+
+def test_an_answer_that_is_cut_off_is_a_reason(file: Path) -> None:
+    (answer,) = LlamaChat(str(file), max_tokens=5).ask(questions(1, Mood))
+    assert answer.problem is not None and answer.problem.reason == Reason.INVALID_ANSWER
+
+
+def test_a_question_that_is_too_long_is_a_reason_and_the_others_are_answered(tmp_path: Path) -> None:
+    model = LlamaChat(str(write_gguf_model(tmp_path / "short.gguf", context=1000)), max_tokens=60)
+    fits, too_long = Question(instructions="x", data={"a": 1}, form=Short), questions(80)[-1]
+    answers = list(model.ask([too_long, fits, too_long]))
+    assert isinstance(answers[1].value, Short)
+    assert [a.problem and a.problem.reason for a in answers] == [Reason.TOO_LONG, None, Reason.TOO_LONG]
+
+
+def test_a_template_without_a_system_message_gets_one_message(tmp_path: Path) -> None:
+    model = LlamaChat(str(write_gguf_model(tmp_path / "tiny.gguf", template=REFUSES_SYSTEM)), max_tokens=60)
+    (answer,) = model.ask(questions(1))
+    assert isinstance(answer.value, Short)
+
+
+def test_other_weights_have_another_fingerprint(tmp_path: Path, file: Path) -> None:
+    other = write_gguf_model(tmp_path / "tiny.gguf", seed=1)
+    models = [LlamaChat(str(path)) for path in (file, file, other)]
+    assert models[0].fingerprint == models[1].fingerprint != models[2].fingerprint
+
+
+def test_what_cannot_follow_a_chat_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ChatError, match="chat template"):
+        LlamaChat(str(write_gguf_model(tmp_path / "tiny.gguf", template="")))
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF and nothing else")
+    with pytest.raises(ChatError, match="cannot be loaded"):
+        LlamaChat(str(tmp_path / "broken.gguf"))
+    with pytest.raises(ChatError, match="cannot be loaded"):
+        LlamaChat(str(tmp_path / "none.gguf"))
