@@ -152,7 +152,8 @@ class FitProgress:
 class Hardware:
     """Where and how a fit runs; nothing here is meant to change the result beyond rounding.
 
-    `device`, `num_devices`, `strategy` and `precision` are Lightning's. `checkpoints` keeps, until the fit is done,
+    `device` and `precision` are Lightning's; of `num_devices`, each has a process of its own, which learns from its
+    share of every batch: of `cpu`, processes share the processor. `checkpoints` keeps, until the fit is done,
     what the same fit of the same data goes on from, saved after each epoch; `logs` keeps CSV and TensorBoard logs;
     `wandb_project` logs to Weights & Biases as well, whose package must be installed. `on_progress` is called after
     each step; `should_stop` is asked after each step, and ends the fit with `FitStopped`.
@@ -160,13 +161,16 @@ class Hardware:
 
     device: str = "cpu"
     num_devices: int = 1
-    strategy: str = "auto"
     precision: str = "32-true"
     checkpoints: Path | None = None
     logs: Path | None = None
     wandb_project: str | None = None
     on_progress: Callable[[FitProgress], None] | None = None
     should_stop: Callable[[], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_devices < 1:
+            raise TrainingError(f"num_devices is {self.num_devices}: expected at least 1")
 
 
 @dataclass(frozen=True)

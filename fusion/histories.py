@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from fusion.config import TrainingError
+from fusion.sharing import ALONE, Share
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -205,15 +206,19 @@ class Chunks(Dataset[ChunkBatch]):
 class ChunkBatches(Sampler[NDArray[np.integer]]):
     """Shuffled batches of pieces with about `num_targets` targets each, the same for the same seed.
 
-    Every epoch has equally many, as Lightning counts them once.
+    Every epoch has equally many, as Lightning counts them once. Where processes share a fit, `num_targets` are those of
+    a step of all; each gets other batches, smaller by their number. Raises `TrainingError` for too many processes.
     """
 
-    def __init__(self, chunks: Chunks, num_targets: int, seed: int) -> None:
-        self._targets_C, self._seed, self._epoch = chunks.num_targets_C, seed, 0
-        self._count = min(max(1, round(chunks.num_targets / num_targets)), len(chunks))
+    def __init__(self, chunks: Chunks, num_targets: int, seed: int, share: Share = ALONE) -> None:
+        self._targets_C, self._seed, self._epoch, self._share = chunks.num_targets_C, seed, 0, share
+        self._steps = min(max(1, round(chunks.num_targets / num_targets)), len(chunks) // share.count)
+        if not self._steps:
+            raise TrainingError(f"{share.count} processes are too many to share {len(chunks)} pieces of histories")
+        self._count = self._steps * share.count
 
     def __len__(self) -> int:
-        return self._count
+        return self._steps
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of each epoch, also after a resume."""
@@ -228,5 +233,5 @@ class ChunkBatches(Sampler[NDArray[np.integer]]):
         cuts = np.searchsorted(total, total[-1] * number / self._count)
         cuts = number + np.maximum.accumulate(np.maximum(cuts - number, 0))  # no batch is empty
         batches = np.split(order, np.minimum(cuts, len(order) - self._count + number))
-        for place in random.permutation(len(batches)):
+        for place in random.permutation(len(batches))[self._share.rank :: self._share.count]:
             yield batches[place]

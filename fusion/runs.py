@@ -7,8 +7,10 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from fusion.config import FitProgress, FitReport, FitStopped, FusionConfig, Hardware, TrainingError
+from fusion.processes import OwnSignals, shared, strategy_of
+from fusion.sharing import Share
 from fusion.tasks import Task
 from fusion.validation import BestWeights
 
@@ -31,8 +35,14 @@ logger = logging.getLogger(__name__)
 
 def run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
     """Fits a task; it holds the weights to keep afterwards, on the CPU."""
+    checkpoint = _checkpoint(task, config, hardware)
     with _quiet_lightning():
-        return _run(task, config, hardware)
+        if hardware.num_devices == 1:
+            return _run(task, config, hardware, checkpoint)
+        theirs = replace(hardware, on_progress=None, should_stop=None)
+        take_part = partial(_take_part, task, config, theirs, checkpoint)
+        with shared(hardware.num_devices, hardware.device, take_part) as task.share:
+            return _run(task, config, hardware, checkpoint)
 
 
 @contextmanager
@@ -52,13 +62,40 @@ def _quiet_lightning() -> Iterator[None]:
             its_logger.setLevel(level)
 
 
-def _run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
-    started = time.monotonic()
-    best = None if task.holdout is None else BestWeights()
-    checkpoint = _checkpoint(task, config, hardware)
+def _run(task: Task, config: FusionConfig, hardware: Hardware, checkpoint: Path | None) -> FitReport:
+    started, curves, best = time.monotonic(), _Curves(), BestWeights()
+    epochs = _train(task, config, hardware, checkpoint, curves, best)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+        with suppress(OSError):  # other fits may keep theirs there
+            checkpoint.parent.rmdir()
+    best_epoch = epochs - 1
+    if task.holdout is not None:
+        best_epoch = best.restore(task)
+    task.cpu()
+    seconds = time.monotonic() - started
+    return FitReport(epochs, best_epoch, task.num_examples, seconds, curves=curves.values)
+
+
+def _take_part(task: Task, config: FusionConfig, hardware: Hardware, checkpoint: Path | None, share: Share) -> None:
+    """What another process does of a fit: to train as well, and keep nothing of it."""
+    task.share = share
+    with _quiet_lightning():
+        _train(task, config, hardware, checkpoint, _Curves(), BestWeights())
+
+
+def _train(
+    task: Task,
+    config: FusionConfig,
+    hardware: Hardware,
+    checkpoint: Path | None,
+    curves: _Curves,
+    best: BestWeights,
+) -> int:
+    """Trains to the end; returns the number of epochs."""
     try:
-        curves = _Curves()
-        trainer = _make_trainer(config, hardware, [curves, *([] if best is None else [best])], checkpoint)
+        watching = [curves] if task.holdout is None else [curves, best]
+        trainer = _make_trainer(config, hardware, task.share, watching, checkpoint)
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise TrainingError(str(error)) from error
     resumed = checkpoint is not None and checkpoint.exists()
@@ -69,16 +106,7 @@ def _run(task: Task, config: FusionConfig, hardware: Hardware) -> FitReport:
         if hardware.should_stop is None or not hardware.should_stop():
             raise
         raise FitStopped(f"the fit was stopped in epoch {trainer.current_epoch + 1}") from None
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-        with suppress(OSError):  # other fits may keep theirs there
-            checkpoint.parent.rmdir()
-    best_epoch = trainer.current_epoch - 1
-    if best is not None:
-        best_epoch = best.restore(task)
-    task.cpu()
-    seconds = time.monotonic() - started
-    return FitReport(trainer.current_epoch, best_epoch, task.num_examples, seconds, curves=curves.values)
+    return int(trainer.current_epoch)
 
 
 def _checkpoint(task: Task, config: FusionConfig, hardware: Hardware) -> Path | None:
@@ -94,9 +122,11 @@ def _checkpoint(task: Task, config: FusionConfig, hardware: Hardware) -> Path | 
 
 
 def _make_trainer(
-    config: FusionConfig, hardware: Hardware, watching: list[Callback], checkpoint: Path | None
+    config: FusionConfig, hardware: Hardware, share: Share, watching: Sequence[Callback], checkpoint: Path | None
 ) -> L.Trainer:
     callbacks: list[Callback] = [_Watch(hardware), *watching]
+    if share.count > 1:
+        callbacks.append(OwnSignals())
     if config.ema_decay:
         callbacks.append(_WarmAverage(config.ema_decay))
     if any(isinstance(callback, BestWeights) for callback in watching):
@@ -111,7 +141,7 @@ def _make_trainer(
     return L.Trainer(
         accelerator=hardware.device,
         devices=hardware.num_devices,
-        strategy=hardware.strategy,
+        strategy=strategy_of(share),
         precision=hardware.precision,  # type: ignore[arg-type]
         max_epochs=config.max_epochs,
         callbacks=callbacks,

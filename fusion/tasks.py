@@ -20,6 +20,7 @@ from fusion.histories import ChunkBatch, ChunkBatches, Chunks, Histories
 from fusion.item_tower import Items
 from fusion.negatives import CandidateSampler
 from fusion.objectives import modality_alignment, weighted_softmax
+from fusion.sharing import ALONE
 from fusion.token_table import Tokens
 from fusion.tower import Towers
 from fusion.validation import Holdout
@@ -36,6 +37,7 @@ class Task(L.LightningModule, ABC):
         self.tokens, self.config = tokens, config
         self.automatic_optimization = False
         self.holdout: Holdout | None = None
+        self.share = ALONE
 
     @abstractmethod
     def batches(self) -> DataLoader[Any]:
@@ -53,6 +55,10 @@ class Task(L.LightningModule, ABC):
     @abstractmethod
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, a scalar."""
+
+    @abstractmethod
+    def weight(self, batch: Any) -> Tensor:
+        """How much a batch counts beside those of other processes, a scalar."""
 
     def configure_optimizers(self) -> Any:
         sparse = {id(p) for p in self._sparse_parameters()}
@@ -80,16 +86,16 @@ class Task(L.LightningModule, ABC):
 
     def on_train_epoch_start(self) -> None:
         """Chance starts anew in every epoch, so that a fit that goes on ends as one that was not stopped."""
-        torch.manual_seed(1_000_003 * self.config.seed + self.current_epoch)
+        torch.manual_seed(1_000_003 * self.config.seed + self.current_epoch + (self.share.rank << 40))
 
     def training_step(self, batch: Any, batch_index: int) -> None:
-        loss = self.loss(batch)
-        if not torch.isfinite(loss):
+        loss, mean = self.share.of_loss(self.loss(batch), self.weight(batch))
+        if not torch.isfinite(mean):
             raise TrainingError(
-                f"the loss became {loss.item()} in step {self.global_step}: check the tokens for values that are not "
+                f"the loss became {mean.item()} in step {self.global_step}: check the tokens for values that are not "
                 "finite, or lower the learning rate"
             )
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=1)
+        self.log("train_loss", mean, on_step=False, on_epoch=True, batch_size=1)
         optimizers = self.optimizers(use_pl_optimizer=True)
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer in optimizers:
@@ -110,7 +116,13 @@ class RankingTask(Task):
     """Predicts the items of histories from what stands beside them there."""
 
     def __init__(
-        self, towers: Towers, tokens: Tokens, histories: Histories, config: FusionConfig, holdout: Holdout | None
+        self,
+        towers: Towers,
+        tokens: Tokens,
+        histories: Histories,
+        config: FusionConfig,
+        holdout: Holdout | None,
+        num_processes: int = 1,
     ) -> None:
         super().__init__(tokens, config)
         assert towers.items is not None
@@ -124,10 +136,11 @@ class RankingTask(Task):
             self.candidates = self.items.trained_I.nonzero().flatten()
         else:
             counts_I = torch.from_numpy(target_counts(histories, len(tokens), 1.0))
-            self.sampler = CandidateSampler(counts_I, config.batch_size, config.num_uniform, config.num_popular)
+            targets = max(1, config.batch_size // num_processes)
+            self.sampler = CandidateSampler(counts_I, targets, config.num_uniform, config.num_popular)
 
     def batches(self) -> DataLoader[Any]:
-        sampler = ChunkBatches(self.chunks, self.config.batch_size, self.config.seed)
+        sampler = ChunkBatches(self.chunks, self.config.batch_size, self.config.seed, self.share)
         return DataLoader(self.chunks, batch_size=None, sampler=sampler, generator=torch.Generator())
 
     @property
@@ -180,6 +193,9 @@ class RankingTask(Task):
             _excluded(batch, candidates_C),
         )
 
+    def weight(self, batch: ChunkBatch) -> Tensor:
+        return batch.importance_BT[batch.targets_BT].sum()
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
         if self.sampler is not None and self.items.use_ids:
             self._decay_ids(batch)
@@ -187,7 +203,7 @@ class RankingTask(Task):
     def _decay_ids(self, batch: ChunkBatch) -> None:
         """SparseAdam has no weight decay: the ids of the batch decay here, as AdamW's would."""
         rate = self.lr_schedulers()[1].get_last_lr()[0]  # type: ignore[index]
-        rows = torch.unique(batch.items_BT[batch.there_BT])
+        rows = self.share.union(torch.unique(batch.items_BT[batch.there_BT]))
         with torch.no_grad():
             self.items.ids.weight[rows] *= 1 - rate * self.config.weight_decay
 
@@ -303,6 +319,9 @@ class AlignmentTask(Task):
         vectors = {**fused.modality_vectors, "": fused.vectors_BD}
         there = {**{m: mask_BT.any(1) for m, mask_BT in items.masks.items()}, "": items.there_I}
         return modality_alignment(vectors, there, self.config.temperature)
+
+    def weight(self, batch: Tensor) -> Tensor:
+        return torch.tensor(float(len(batch)), device=self.device)
 
 
 class TwoViewsTask(AlignmentTask):

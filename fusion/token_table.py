@@ -106,6 +106,13 @@ class RaggedPart:
     seconds_N: NDArray[np.float32]
     values: NDArray[np.float32] | BinaryIO
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy in another process of this machine opens the file anew: it has no name, but this process has it."""
+        parts = (self.width, self.starts_I, self.counts_I, self.seconds_N)
+        if isinstance(self.values, np.ndarray):
+            return RaggedPart, (*parts, self.values)
+        return _reopened, (*parts, f"/proc/{os.getpid()}/fd/{self.values.fileno()}")
+
     def read(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """The tokens `(B, T, width)`, mask and times `(B, T)` of these items, padded to the longest of them."""
         starts_B, counts_B = self.starts_I[rows], self.counts_I[rows]
@@ -132,6 +139,12 @@ class RaggedPart:
                 raise FusionError("the file of the tokens was cut short while it was read")
             at = end
         return values_NW
+
+
+def _reopened(
+    width: int, starts_I: NDArray[np.int64], counts_I: NDArray[np.int64], seconds_N: NDArray[np.float32], path: str
+) -> RaggedPart:
+    return RaggedPart(width, starts_I, counts_I, seconds_N, open(path, "rb"))
 
 
 @dataclass(frozen=True)

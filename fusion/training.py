@@ -89,7 +89,7 @@ def fit_ranking(
     holdout = None
     if validation_UI is not None:
         holdout = Holdout(histories, validation_UI, config.validation_users, config.seed)
-    task = RankingTask(towers, tokens, histories, config, holdout)
+    task = RankingTask(towers, tokens, histories, config, holdout, hardware.num_devices)
     report = run(task, config, hardware)
     towers.eval()
     if validation_UI is not None:
@@ -114,10 +114,13 @@ def fit_alignment(
     other features dropped (SimCSE, Gao et al. 2021).
 
     Raises:
-        TrainingError: where fewer than two items have any token.
+        TrainingError: where fewer than two items have any token, and for more than one device: items are told apart
+            from those of their batch, which cannot be shared out.
         FitStopped: where `hardware.should_stop` said so.
     """
     config, hardware = config or FusionConfig(), hardware or Hardware()
+    if hardware.num_devices > 1:
+        raise TrainingError(f"a fit without interactions takes one device, not {hardware.num_devices}")
     L.seed_everything(config.seed, verbose=False)
     counts_I = tokens.num_modalities_I
     fusion = _make_fusion(tokens, replace(config, modality_dropout=0.0))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mmrec.cli.output import add_command, add_json, add_keep, add_model, add_store, open_store
+from mmrec.cli.output import add_command, add_json, add_keep, add_model, add_store, count, open_store
 from mmrec.cli.progress import fit_progress, stop_requested
 from mmrec.errors import ModelError
 
@@ -25,6 +26,9 @@ def add_fit_command(commands: Any) -> None:
     fit.add_argument("--config", type=Path, metavar="YAML", help="settings of the towers and their training")
     fit.add_argument("--seed", type=int, help="of the fit (default: the configuration's)")
     fit.add_argument("--device", default="cpu", choices=["auto", "cpu", "cuda", "mps"], help="(default: cpu)")
+    fit.add_argument(
+        "--devices", type=count, default=1, metavar="N", help="share the fit among so many, a process each (default: 1)"
+    )
     fit.add_argument("--logs", type=Path, metavar="DIR", help="keep the course of the fit as CSV and for TensorBoard")
     fit.add_argument("--wandb", metavar="PROJECT", help="log to Weights & Biases, if installed")
     add_json(fit)
@@ -35,6 +39,8 @@ def _fit(arguments: argparse.Namespace) -> int:
 
     from mmrec.evaluation import check_sources
 
+    if arguments.devices > 1:  # else torch tells, once a process, that a batch might lack a modality and did not
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     check_sources(arguments.interactions, arguments.validation)
     settings = read_settings(arguments.config)
 
@@ -47,6 +53,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     with fit_progress() as show, stop_requested() as should_stop:
         hardware = Hardware(
             device=arguments.device,
+            num_devices=arguments.devices,
             checkpoints=arguments.model / "checkpoints",
             logs=arguments.logs,
             wandb_project=arguments.wandb,

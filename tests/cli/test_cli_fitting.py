@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,10 +45,12 @@ def words_of(work: Path, model: Path, *, settings: str = "short", train: str = "
     return [str(word) for word in words]
 
 
-def start(words: list[str]) -> subprocess.Popen[str]:
+def start(words: list[str], **options: Any) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "mmrec", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options
+    )
 
 
 @pytest.fixture
@@ -118,6 +121,23 @@ def test_a_signal_stops_a_fit_which_then_goes_on(
     _, err = again.communicate(timeout=60)
     later = re.search(r"stopped in epoch (\d+)", err)
     assert again.returncode == 1 and later and int(later.group(1)) >= int(stopped.group(1)), err
+
+
+def test_two_processes_share_a_fit_and_stop_together(work: Path, tmp_path: Path) -> None:
+    """As of a terminal, which tells all processes of a command at once."""
+    words = [*words_of(work, tmp_path / "model", settings="long"), "--devices", "2"]
+    process = start(words, start_new_session=True)
+    limit = time.monotonic() + 250
+    while not list(tmp_path.rglob("*.ckpt")) and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    said = [line for line in err.splitlines() if " fitting: " not in line]
+    assert re.fullmatch(r"mmrec: error: the fit was stopped in epoch \d+.*", "\n".join(said)), err
+    assert list(tmp_path.rglob("*.ckpt"))
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 def test_a_fit_that_goes_on_ends_as_one_that_was_not_stopped(
