@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--speech-model", help="Whisper, in CTranslate2's form")
     parser.add_argument("--model", help="a language model: a folder, a GGUF file, or a name")
     parser.add_argument("--server", default="", help="the address of the server that has it")
+    parser.add_argument("--batch-size", type=int, default=0, help="questions at once")
     parser.add_argument("--recordings", type=int, default=132)
     parser.add_argument("--posters", type=int, default=200)
     parser.add_argument("--titles", type=int, default=200)

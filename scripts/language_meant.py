@@ -61,7 +61,7 @@ def chat(arguments: argparse.Namespace) -> ChatModel:
         sys.exit("name a language model: --model")
     if arguments.server:
         return ServerChat(arguments.model, url=arguments.server)
-    return open_local(arguments.model, device="cpu", max_tokens=256)
+    return open_local(arguments.model, device="cpu", max_tokens=256, batch_size=arguments.batch_size)
 
 
 def asked(arguments: argparse.Namespace, questions: Sequence[Question]) -> list[Answer]:

@@ -48,7 +48,7 @@ HOMES = {
     "pebble": ("mmrec.embedding.decoding",),
     "faster_whisper": ("mmrec.understanding.speech",),
     "obstore": ("mmrec.remote.objects",),
-    "llama_cpp": ("mmrec.understanding.llama_models",),
+    "llama_cpp": ("mmrec.understanding.llama_models", "mmrec.understanding.llama_sequences"),
     "openai": ("mmrec.understanding.servers",),
     "ray": ("mmrec.cluster.ray_cluster", "mmrec.embedding.ray_engine"),
     "rapidocr": ("mmrec.understanding.screen_text",),

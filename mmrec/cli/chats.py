@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mmrec.understanding import Asker, AskReport, Budget, ChatModel, Question
 
 
+CONCURRENCY = 8
 HELP = "a language model that follows a chat: a folder, a GGUF file, a name on the hub or on the server"
 
 
@@ -27,7 +28,13 @@ def add_chat(
         "--server", default="", metavar="URL", help="ask this server for the model (OpenAI's protocol)"
     )
     command.add_argument("--device", default="auto", help="auto, cpu or cuda, of models on this machine")
-    command.add_argument("--concurrency", type=count, default=8, metavar="N", help="questions to a server at once")
+    command.add_argument(
+        "--concurrency",
+        type=count,
+        default=0,
+        metavar="N",
+        help="questions at once (default: 8 to a server, 1 on this machine's processor, 16 on a GPU by transformers)",
+    )
     command.add_argument("--max-tokens", type=count, metavar="N", help="read and written, then stop asking")
     command.add_argument("--max-cost", type=positive, metavar="MONEY", help="by the prices, then stop asking")
     command.add_argument("--price-read", type=float, default=0.0, metavar="MONEY", help="of a million tokens read")
@@ -42,8 +49,8 @@ def open_chat(arguments: argparse.Namespace, name: str) -> ChatModel:
     from mmrec.understanding import ServerChat, open_local
 
     if arguments.server or (os.environ.get("OPENAI_BASE_URL") and not os.path.exists(name)):
-        return ServerChat(name, url=arguments.server, concurrency=arguments.concurrency)
-    return open_local(name, device=arguments.device)
+        return ServerChat(name, url=arguments.server, concurrency=arguments.concurrency or CONCURRENCY)
+    return open_local(name, device=arguments.device, batch_size=arguments.concurrency)
 
 
 def budget_of(arguments: argparse.Namespace) -> Budget:

@@ -70,7 +70,8 @@ class StoredAnswers:
         now = datetime.now(UTC)
         rows = [_to_row(key, answer, now) for key, answer in answers.items()]
         with self._tables.errors():
-            upsert = self._opened(create=True).merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
+            table = self._opened(create=True)
+            upsert = table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
             upsert.execute(pa.Table.from_pylist(rows, schema=_SCHEMA))
 
     def forget(self, user_id: str) -> int:
@@ -108,4 +109,5 @@ def _to_row(key: str, answer: StoredAnswer, made: datetime) -> dict[str, Any]:
 
 def _to_answer(row: Mapping[str, Any]) -> StoredAnswer:
     problem = None if row["reason"] is None else Problem(Reason(row["reason"]), row["detail"] or "")
-    return StoredAnswer(value=json.loads(row["value"]), problem=problem, made_by=row["made_by"] or "", user=row["user"] or "")
+    value, made_by, user = json.loads(row["value"]), row["made_by"] or "", row["user"] or ""
+    return StoredAnswer(value=value, problem=problem, made_by=made_by, user=user)

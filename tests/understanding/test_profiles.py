@@ -190,7 +190,7 @@ def test_comments_are_read_and_wrong_ones_are_named(tmp_path: Path) -> None:
         read_comments(tmp_path / "none.csv")
 
 
-# --- the commands ------------------------------------------------------------------------------------------------------
+# --- the commands ----------------------------------------------------------------------------------------------------
 
 
 def test_the_command_writes_profiles_and_weights(
