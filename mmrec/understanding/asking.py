@@ -17,8 +17,8 @@ from mmrec.understanding.budget import Budget, Estimate, estimate_of
 from mmrec.understanding.chat import Answer, ChatModel, Question, Usage
 
 QUESTIONS_AT_ONCE = 256
-PUT_SECONDS = 10.0
-"""Answers are stored so often."""
+PUT_SECONDS = 1.0
+"""Answers are stored so often: a kill costs those of so long, and the ones under way."""
 
 
 @dataclass(slots=True)
@@ -119,17 +119,14 @@ class Asker:
                 self._count(answer)
                 if answer.problem is None or not answer.problem.reason.may_pass:
                     ready[key] = self._kept(answer, questions[key].user_id)
-                if time.monotonic() - since > PUT_SECONDS:
-                    self._put(ready)
+                if self._answers is not None and time.monotonic() - since > PUT_SECONDS:
+                    self._answers.put(ready)
                     ready, since = {}, time.monotonic()
         finally:
-            self._put(ready)
+            if self._answers is not None and asked:
+                self._answers.put(ready)
+                self._answers.compact()
         return answers
-
-    def _put(self, answers: Mapping[str, StoredAnswer]) -> None:
-        if self._answers is not None and answers:
-            self._answers.put(answers)
-            self._answers.compact()
 
     def _kept(self, answer: Answer, user_id: str) -> StoredAnswer:
         value = {} if answer.value is None else answer.value.model_dump(mode="json")

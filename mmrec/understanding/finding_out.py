@@ -16,6 +16,7 @@ from mmrec.media import DecodedMedia
 from mmrec.remote import to_place
 from mmrec.store import FINDING_TASKS, FeatureStore, Finding, Findings, FindingTask, Modality, digest
 from mmrec.understanding.about import about_question, shortened
+from mmrec.understanding.asking import PUT_SECONDS as ANSWERS_PUT_SECONDS
 from mmrec.understanding.budget import Budget, Estimate, estimate_of
 from mmrec.understanding.chat import ChatModel, Question, Usage
 from mmrec.understanding.screen_text import FRAMES, ScreenReader
@@ -23,7 +24,7 @@ from mmrec.understanding.speech import SOUND, Transcriber
 
 MODALITY_OF: Mapping[Literal["heard", "seen"], Modality] = {"heard": "audio", "seen": "visual"}
 PUT_SECONDS = 10.0
-"""What was found out is stored so often."""
+"""What is heard and seen is stored so often."""
 ROWS_AT_ONCE = 256
 _READ = ("item_id", "title", "description", "tags", "language", "media", "media_hash", "duration_seconds")
 _READ_ABOUT = (*_READ, "visual_classes", "text_language")
@@ -257,7 +258,7 @@ class _Asking:
                             problem=problem,
                         )
                     )
-                if time.monotonic() - since > PUT_SECONDS:
+                if time.monotonic() - since > ANSWERS_PUT_SECONDS:
                     yield ready
                     ready, since = [], time.monotonic()
         except ChatError:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from mmrec.cli import main
 from mmrec.errors import ChatError, Reason
 from mmrec.store import Finding, Findings
 from mmrec.understanding import Budget, ServerChat, estimate, understand
+from mmrec.understanding.asking import PUT_SECONDS
 from mmrec.understanding.weights import weights_digest
 
 PRESET = """
@@ -64,6 +69,30 @@ def test_a_run_that_ends_early_goes_on_without_asking_again(store: mmrec.Feature
     with chat_server(by_title) as server:
         report = understand(store, model=ServerChat("fake", url=server.url))
         assert (report.known["about"], report.found["about"], len(server.requests)) == (5, 7, 7)
+
+
+def test_a_killed_run_goes_on_without_asking_twice(store: mmrec.FeatureStore) -> None:
+    running: list[subprocess.Popen[bytes]] = []
+
+    def slow_then_kills(body: dict[str, Any], number: int) -> Any:
+        if len(Findings(store).keys("about")) >= 2:
+            running[0].kill()
+            return "drop"
+        time.sleep(PUT_SECONDS)
+        return by_title(body, number)
+
+    with chat_server(slow_then_kills) as server:
+        words = ["understand", "--store", str(store.folder), "--tasks", "about", "--model", "fake"]
+        command = [sys.executable, "-m", "mmrec", *words, "--server", server.url, "--concurrency", "1"]
+        running.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        assert running[0].wait() == -signal.SIGKILL
+    answered = Findings(store).keys("about").keys()
+    with chat_server(by_title) as server:
+        report = understand(store, model=ServerChat("fake", url=server.url))
+        again = [asked_about(body)["title"] for body in server.requests]
+    assert len(answered) >= 2
+    assert (report.known["about"], report.found["about"]) == (len(answered), 12 - len(answered))
+    assert sorted(again) == sorted(f"Title {n}" for n in range(12) if f"i{n}" not in answered)
 
 
 def test_what_a_model_cannot_do_is_a_reason_and_is_tried_again_only_when_asked(store: mmrec.FeatureStore) -> None:
