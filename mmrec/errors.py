@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
-from pathlib import Path
 
 OWN_PACKAGES = ("encoders", "fusion")
 
@@ -60,7 +59,7 @@ class SearchError(MMRecError):
 class MediaError(MMRecError):
     """A media file that gives no picture, or no sound, to be shown; `problem` says why."""
 
-    def __init__(self, media: Path, wanted: str, problem: Problem) -> None:
+    def __init__(self, media: os.PathLike[str], wanted: str, problem: Problem) -> None:
         super().__init__(f"{media} gives no {wanted}: {problem.reason}, {problem.detail}")
         self.problem = problem
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrec.cli.output import add_command, add_fold, add_store, count, positive
+from mmrec.cli.output import add_command, add_fold, add_store, count, place, positive
 from mmrec.errors import MMRecError, ServiceError
 
 OPTION, TOKEN_VARIABLE = "--token", "MMREC_TOKEN"
@@ -33,7 +33,13 @@ def add_serve_command(commands: Any) -> None:
         help="the SQLite file of live interactions (default: MODEL.interactions.sqlite)",
     )
     serve.add_argument(
-        "--media-root", type=Path, metavar="DIR", help="serve media below it alone, links resolved (default: as found)"
+        "--media-root",
+        type=place,
+        metavar="DIR|URL",
+        help="serve media below it alone, links resolved (default: as found)",
+    )
+    serve.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST", help="serve https:// media from it (repeatable)"
     )
     add_fold(serve)
     serve.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1; any other needs a token)")
@@ -85,6 +91,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         models=arguments.model,
         state=arguments.state,
         media_root=arguments.media_root,
+        allow_hosts=arguments.allow_host,
         fold=arguments.fold,
         host=arguments.host,
         port=arguments.port,

@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +40,7 @@ class Preview:
     problem: Problem | None = None
 
 
-def thumbnail(media: Path, seconds: float | None, width: int, *, pool: DecodePool | None = None) -> bytes:
+def thumbnail(media: Place, seconds: float | None, width: int, *, pool: DecodePool | None = None) -> bytes:
     """A JPEG, `width` pixels wide, of what a file shows at a moment; of its middle where `seconds` is None.
 
     It is upright and has the aspect of the picture, up to twice as high as wide. The file is decoded in a process of
@@ -63,7 +62,7 @@ def thumbnail(media: Path, seconds: float | None, width: int, *, pool: DecodePoo
     return jpeg(decoded.frames_TFHWC[0, 0])
 
 
-def waveform(media: Path, points: int, *, pool: DecodePool | None = None) -> list[float]:
+def waveform(media: Place, points: int, *, pool: DecodePool | None = None) -> list[float]:
     """The peaks of a file's sound in as many parts of it: 0 is silence, 1 full scale.
 
     Of long files, fifths of a second are listened to, evenly spaced. Decoded as by `thumbnail`; raises `MediaError`

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from mmrec.service.remote_media import handed_on
 from mmrec.service.schemas import (
     Duplicate,
     DuplicateGroup,
@@ -54,10 +56,12 @@ def item(opened: Opened, item_id: ItemId) -> ItemDetails:
 
 @catalog_routes.head("/media", include_in_schema=False)
 @catalog_routes.get("/media", response_class=FileResponse, responses=A_FILE)
-def media(opened: Opened, item_id: ItemId) -> FileResponse:
+def media(request: Request, opened: Opened, item_id: ItemId) -> Response:
     """The media file of an item, or the range of it that is asked for."""
-    path, kind = opened.media(item_id)
-    return FileResponse(path, media_type=kind, headers=CACHED)
+    place, kind = opened.media(item_id)
+    if isinstance(place, Path):
+        return FileResponse(place, media_type=kind, headers=CACHED)
+    return handed_on(item_id, place, kind, opened.access, request, CACHED)
 
 
 @catalog_routes.get("/thumbnail", response_class=Response, responses=A_PICTURE)

@@ -24,8 +24,9 @@ class ServiceConfig:
             their folders.
         state: the SQLite file of live interactions; by default beside the folder of the first model, or of the store,
             as `model.interactions.sqlite`.
-        media_root: media are served from below this folder alone; by default the deepest folder that all of the
-            catalog's media lie in.
+        media_root: media are served from below this folder, or URL, alone; by default from below the deepest folder
+            that all of the catalog's files lie in, and from all URLs that it names.
+        allow_hosts: `https` media are served from these hosts alone.
         fold: what `mmrec duplicates --json` printed: of items that are the same, lists and searches show the best one.
         host, port: where it listens. Anything but this machine needs a `token`.
         token: what requests must bring as `Authorization: Bearer ...`; empty: none is asked for.
@@ -44,7 +45,8 @@ class ServiceConfig:
     encoder_set: str = ""
     models: Sequence[str | Path] = ()
     state: str | Path | None = None
-    media_root: str | Path | None = None
+    media_root: str | Path | Url | None = None
+    allow_hosts: Sequence[str] = ()
     fold: str | Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000

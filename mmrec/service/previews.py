@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from mmrec.embedding import DecodeLimits, DecodePool
 from mmrec.errors import MediaError
+from mmrec.remote import Access, Place
 from mmrec.reporting import thumbnail, waveform
 from mmrec.service.problems import not_found
+from mmrec.service.remote_media import remote_state
 
 LIMITS = DecodeLimits(workers=1, timeout_seconds=20, memory_bytes=2 * 2**30)
 MOST_KEPT = 2000
@@ -23,19 +26,19 @@ Key = tuple[object, ...]
 class Previews:
     """Decodes with one worker process for all requests, started by the first of them."""
 
-    def __init__(self) -> None:
-        self._pool = DecodePool(LIMITS)
+    def __init__(self, access: Access) -> None:
+        self._access, self._pool = access, DecodePool(replace(LIMITS, access=access))
         self._kept: OrderedDict[Key, object] = OrderedDict()
         self._lock = threading.Lock()
 
-    def thumbnail(self, item_id: str, media: Path, seconds: float | None, width: int) -> bytes:
+    def thumbnail(self, item_id: str, media: Place, seconds: float | None, width: int) -> bytes:
         """A JPEG, at most `width` pixels wide and at least as wide as the next smaller multiple of 64."""
         width = max(width - width % WIDTH_STEP, WIDTH_STEP)
-        key = ("thumbnail", *_state(item_id, media), seconds, width)
+        key = ("thumbnail", *_state(item_id, media, self._access), seconds, width)
         return self._made(key, item_id, lambda: thumbnail(media, seconds, width, pool=self._pool))
 
-    def waveform(self, item_id: str, media: Path, points: int) -> list[float]:
-        key = ("waveform", *_state(item_id, media), points)
+    def waveform(self, item_id: str, media: Place, points: int) -> list[float]:
+        key = ("waveform", *_state(item_id, media, self._access), points)
         return self._made(key, item_id, lambda: waveform(media, points, pool=self._pool))
 
     def close(self) -> None:
@@ -59,8 +62,10 @@ class Previews:
         return made
 
 
-def _state(item_id: str, media: Path) -> tuple[str, int, int]:
+def _state(item_id: str, media: Place, access: Access) -> Key:
     """Tells a file from what it was before."""
+    if not isinstance(media, Path):
+        return str(media), remote_state(item_id, media, access).etag
     try:
         stat = media.stat()
     except OSError:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmrec.embedding import DecodeLimits
-from mmrec.errors import MMRecError, ModelError, StoreError
+from mmrec.errors import MMRecError, ModelError, ServiceError, StoreError
 from mmrec.recommending import Recommender, current_version, model_lock, read_encoders
+from mmrec.remote import Access, Place, find_url, to_place
 from mmrec.searching import Copies, DuplicateGroup, Query, RecordedEncoders, Searcher, find_duplicates, group_duplicates
 from mmrec.service.config import ServiceConfig
 from mmrec.service.interaction_log import InteractionLog
@@ -22,6 +23,7 @@ from mmrec.service.media_files import servable
 from mmrec.service.model_users import RETRY_SECONDS, LoadedModel, ServedModel
 from mmrec.service.previews import Previews
 from mmrec.service.problems import RequestProblem, not_found
+from mmrec.service.remote_media import servable_url
 from mmrec.service.stored_items import StoredItems, state_of
 from mmrec.store import FeatureStore, Modality, SearchColumn, StoredAnswers
 
@@ -69,7 +71,10 @@ class Resources:
         self.copies = None if config.fold is None else Copies.read(config.fold)
         self._is_followed, self._next_read = True, 0.0
         self._read_items()
-        self.maps, self.previews = ItemMaps(), Previews()
+        self.access = Access(hosts=tuple(config.allow_hosts))
+        root = None if config.media_root is None else to_place(config.media_root, ServiceError)
+        self._media_root = root.resolve() if isinstance(root, Path) else root
+        self.maps, self.previews = ItemMaps(), Previews(self.access)
         self._described: tuple[StoredItems, tuple[Mapping[str, SearchColumn], list[dict[str, Any]]]] | None = None
         self._duplicates: tuple[int, list[DuplicateGroup]] | None = None
         self._comparing = threading.Lock()
@@ -169,15 +174,13 @@ class Resources:
         finally:
             self._comparing.release()
 
-    def media(self, item_id: str) -> tuple[Path, str]:
+    def media(self, item_id: str) -> tuple[Place, str]:
         """Where an item's media file lies, and its content type."""
         path, kind = self.items.media(item_id)
-        return servable(item_id, path, self._media_root), kind
-
-    @property
-    def _media_root(self) -> Path | None:
-        root = self.config.media_root
-        return self.items.media_root if root is None else Path(root).resolve()
+        if (url := find_url(path)) is not None:
+            return servable_url(item_id, url, self._media_root, self.access), kind
+        root = self.items.media_root if self._media_root is None else self._media_root
+        return servable(item_id, path, root if isinstance(root, Path) else None), kind
 
     def forget(self, user_id: str) -> None:
         """Delete what is known of a user: from the log, what language models answered about them from the store, and
