@@ -26,7 +26,8 @@ R = TypeVar("R")
 
 @contextmanager
 def connected(address: str | None = None, workers: int = 0) -> Iterator[None]:
-    """A cluster to run on: the one that this process is connected to, that at an address, or one on this machine.
+    """A cluster to run on: the one that this process is connected to, that at an address, or one on this machine, with
+    so many workers, by default one for each processor that Ray finds.
 
     Raises `MMRecError` where none answers at the address.
     """
@@ -34,7 +35,7 @@ def connected(address: str | None = None, workers: int = 0) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    here = {"num_cpus": workers or _num_cpus(), "include_dashboard": False} if address == "local" else {}
+    here = {"num_cpus": workers or None, "include_dashboard": False} if address == "local" else {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     before = signal.getsignal(signal.SIGTERM)
@@ -48,10 +49,6 @@ def connected(address: str | None = None, workers: int = 0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _num_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

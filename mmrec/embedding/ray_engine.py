@@ -28,7 +28,7 @@ from ray.data.block import BlockMetadata
 
 from mmrec.catalog import Catalog, Item
 from mmrec.cluster import connected, errors_here, on_this_machine
-from mmrec.embedding.decoding import DecodeLimits, DecodeWorkers
+from mmrec.embedding.decoding import DecodeLimits, DecodeWorkers, available_cpus
 from mmrec.embedding.presets import Preset
 from mmrec.embedding.report import EmbedReport
 from mmrec.embedding.stages import Telling, Work, settled, unfinished, word_digests
@@ -161,7 +161,7 @@ def ray_engine(
     address: str | None,
     gpus_per_encoder: float | None,
 ) -> Iterator[RayEngine]:
-    with connected(address, workers):
+    with connected(address, workers or available_cpus()):
         yield RayEngine(preset, loading, workers=workers, gpus_per_encoder=gpus_per_encoder)
 
 
