@@ -1,10 +1,14 @@
 """Times `mmrec embed --engine ray` against the local engine, and what the job's own process holds; and kills it.
 
-    python scripts/bench_engines.py [--clips 2000] [--rows 10000 100000 1000000] [--kills 20] [--workers 0] [--out FILE]
+    python scripts/bench_engines.py [--clips 2000] [--rounds 2] [--rows 10000 100000 1000000] [--kills 20]
+                                    [--resumed 5000000] [--workers 0] [--out FILE]
 
-Throughput is over the seconds after the start: imports, a cluster of this machine's processes, loading the encoders.
+Throughput is over the seconds after the start (imports, a cluster of this machine's processes, loading the encoders),
+and, "going", from the first clips that were stored to the last: Ray starts its workers in between. The engines take
+turns, `--rounds` times each; a ratio is that of one round.
 "rows" are catalogs of words alone, embedded on Ray: the peak memory is that of the job's own process, without those of
-the cluster. "kills" embed a catalog of words again and again, each job killed once it committed something, a moment
+the cluster. "resumed" is a job whose store has all rows of its catalog, which were put there without being embedded, by
+either engine. "kills" embed a catalog of words again and again, each job killed once it committed something, a moment
 later each time; then one goes on undisturbed: all rows must be there, once, and what had been committed is skipped.
 """
 
@@ -19,13 +23,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import lancedb
+import pyarrow as pa
+import pyarrow.compute
 from benching import print_table, write_report
 from synthetic_catalog import write_catalog
 
 BAR = 0.8
+DIFFERENT_TITLES, TABLES_AT_ONCE = 10_000, 20
 PACKAGES = ("ray", "lancedb", "torch", "av")
 MEASURED = """
 import json, resource, sys
@@ -36,10 +45,36 @@ sys.exit(code)
 """
 
 
+TIMED = """
+import json, resource, sys, time
+import mmrec
+def main():
+    catalog, store, preset, engine, workers = sys.argv[1:]
+    told = []
+    report = mmrec.embed(
+        catalog, store, preset=preset, engine=engine, workers=int(workers),
+        progress=lambda report: told.append((time.perf_counter(), report.done)),
+    )
+    (first, some), (last, all_) = next(one for one in told if one[1]), told[-1]
+    print(json.dumps({
+        "start, s": report.stage_seconds["start"],
+        "clips/s": report.items / (report.seconds - report.stage_seconds["start"]),
+        "going, clips/s": (all_ - some) / max(last - first, 1e-9),
+        "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "ok": report.ok,
+    }))
+if __name__ == "__main__":
+    main()
+"""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clips", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--resumed", type=int, default=5_000_000)
+    parser.add_argument("--resumed-by", nargs="*", choices=["local", "ray"], default=["local", "ray"])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kill-rows", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=0)
@@ -55,6 +90,9 @@ def main() -> int:
         if arguments.rows:
             figures["rows"] = [rows(folder, count, arguments.workers) for count in sorted(arguments.rows)]
             print_table("memory of the job's process", figures["rows"])
+        if arguments.resumed:
+            figures["resumed"] = resumed(folder, arguments)
+            print_table("all rows there already", figures["resumed"])
         if arguments.kills:
             figures["kills"] = kills(folder, arguments)
             print_table("jobs killed", [figures["kills"]])
@@ -76,17 +114,19 @@ def embed(catalog: Path, store: Path, preset: str, *options: str) -> tuple[dict[
 
 def throughput(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     catalog = write_catalog(folder / "clips", arguments.clips)
+    script = folder / "timed.py"
+    script.write_text(TIMED, encoding="utf-8")
     found: list[dict[str, Any]] = []
-    for engine in ("local", "ray"):
-        options = ["--engine", engine, "--workers", str(arguments.workers)]
-        report, peak_mib = embed(catalog, folder / engine, arguments.preset, *options)
-        seconds = report["seconds"] - report["stage_seconds"]["start"]
-        rate = arguments.clips / seconds
-        share = rate / found[0]["clips/s"] if found else 1.0
-        found.append(
-            {"engine": engine, "start, s": report["stage_seconds"]["start"], "clips/s": rate}
-            | {"of local": share, "peak MiB": peak_mib, "ok": report["ok"]}
-        )
+    for number in range(arguments.rounds):
+        for engine in ("local", "ray"):
+            store = folder / f"{engine}{number}"
+            words = [script, catalog, store, arguments.preset, engine, arguments.workers]
+            done = subprocess.run([sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True, check=True)
+            figures = json.loads(done.stdout.splitlines()[-1])
+            found.append({"round": number, "engine": engine, **figures, "load": os.getloadavg()[0]})
+            print(json.dumps(found[-1]), file=sys.stderr, flush=True)
+        for name in ("clips/s", "going, clips/s"):
+            found[-1][f"{name} of local"] = found[-1][name] / found[-2][name]
     return found
 
 
@@ -94,7 +134,9 @@ def words(folder: Path, count: int) -> tuple[Path, str]:
     """A catalog of words alone, and a preset for it."""
     folder.mkdir()
     with (folder / "catalog.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["item_id", "title"], *([n, f"title number {n}"] for n in range(count))])
+        csv.writer(file).writerows(
+            [["item_id", "title"], *([n, f"title number {n % DIFFERENT_TITLES}"] for n in range(count))]
+        )
     (folder / "words.yaml").write_text("text: {kind: hashed-ngrams}\n", encoding="utf-8")
     return folder / "catalog.csv", str(folder / "words.yaml")
 
@@ -108,6 +150,44 @@ def rows(folder: Path, count: int, workers: int) -> dict[str, Any]:
         _, peak_mib = embed(catalog, catalog.parent / "store", preset, *options)
         found |= {f"{what}, s": time.perf_counter() - start, f"{what}, peak MiB": peak_mib}
     return found
+
+
+def resumed(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    count, workers = arguments.resumed, arguments.workers
+    catalog, preset = words(folder / "resumed", count)
+    store = catalog.parent / "store"
+    put_rows(catalog, store, preset, count)
+    found: list[dict[str, Any]] = []
+    for engine in arguments.resumed_by:
+        start = time.perf_counter()
+        report, peak_mib = embed(catalog, store, preset, "--engine", engine, "--workers", str(workers))
+        assert report["skipped"] == count, report
+        found.append({"engine": engine, "rows": count, "s": time.perf_counter() - start, "peak MiB": peak_mib})
+        found[-1]["load"] = os.getloadavg()[0]
+    return found
+
+
+def put_rows(catalog: Path, store: Path, preset: str, count: int) -> None:
+    """Fill a store with the rows of a catalog: some are embedded, and the others, of the same titles, are made of them,
+    without the tokens, which a job that resumes does not read.
+    """
+    some = catalog.with_name("some.csv")
+    with catalog.open(encoding="utf-8") as whole:
+        some.write_text("".join(islice(whole, DIFFERENT_TITLES + 1)), encoding="utf-8")
+    embed(some, store, preset)
+    table = lancedb.connect(store).open_table("items")
+    rows = table.to_arrow()
+    for name in ("text_tokens", "text_starts", "text_ends"):
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(at, name, pa.nulls(len(rows), rows.schema.field(at).type))
+    numbers = pa.compute.cast(rows["item_id"], pa.int64())
+    place = rows.schema.get_field_index("item_id")
+    several = [
+        rows.set_column(place, "item_id", pa.compute.cast(pa.compute.add(numbers, first), pa.string()))
+        for first in range(DIFFERENT_TITLES, count, DIFFERENT_TITLES)
+    ]
+    for start in range(0, len(several), TABLES_AT_ONCE):
+        table.add(pa.concat_tables(several[start : start + TABLES_AT_ONCE]))
 
 
 def kills(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:

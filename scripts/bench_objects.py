@@ -2,9 +2,9 @@
 
     python scripts/bench_objects.py [--clips N] [--preset NAME|FILE] [--rounds N] [--out FILE]
 
-The object store is moto's, a process of this machine: it takes processor time that a real one would not, and answers
-without a network's delay. The rounds take turns; a throughput is clips a second without the start of the job, a ratio
-is the median of the rounds' own.
+The object store is moto's, a process of this machine: it takes processor time that a real one would not, which is told
+beside each round, and answers without a network's delay. The rounds take turns; a throughput is clips a second without
+the start of the job, a ratio is the median of the rounds' own.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ BUCKET = "bench"
 
 
 @contextmanager
-def object_store() -> Iterator[None]:
-    """A server with one bucket, which the environment names meanwhile."""
+def object_store() -> Iterator[int]:
+    """A server with one bucket, which the environment names meanwhile; yields the number of its process."""
     import boto3
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -49,7 +49,7 @@ def object_store() -> Iterator[None]:
     try:
         _wait_for(port)
         boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").create_bucket(Bucket=BUCKET)
-        yield
+        yield server.pid
     finally:
         server.terminate()
         server.wait()
@@ -67,10 +67,21 @@ def _wait_for(port: int, seconds: float = 120.0) -> None:
             time.sleep(0.2)
 
 
-def clips_a_second(catalog: str, store: str, preset: str) -> float:
-    report = mmrec.embed(catalog, store, preset=preset)
+def processor_seconds(process: int) -> float:
+    """What a process took of the processor so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def embedded(catalog: str, store: str, arguments: argparse.Namespace, server: int) -> dict[str, float]:
+    before = processor_seconds(server)
+    report = mmrec.embed(catalog, store, preset=arguments.preset)
     assert report.ok == report.items, report
-    return report.items / (report.seconds - report.stage_seconds["start"])
+    start = report.stage_seconds["start"]
+    found = {"start": start, "clips/s": report.items / (report.seconds - start)}
+    found |= {"server's processor, s": processor_seconds(server) - before, "load": os.getloadavg()[0]}
+    print(store, json.dumps(found), file=sys.stderr, flush=True)
+    return found
 
 
 def main() -> int:
@@ -80,20 +91,19 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, object_store():
+    with tempfile.TemporaryDirectory() as scratch, object_store() as server:
         catalog = write_catalog(Path(scratch) / "clips", arguments.clips)
         with written(Url("s3", BUCKET, "clips")) as folder:
             shutil.copytree(catalog.parent, folder)
-        disk, bucket = [], []
+        rounds = []
         for number in range(arguments.rounds):
-            local = str(Path(scratch) / f"store{number}")
-            disk.append(clips_a_second(str(catalog), local, arguments.preset))
-            remote = f"s3://{BUCKET}/store{number}"
-            bucket.append(clips_a_second(f"s3://{BUCKET}/clips/catalog.csv", remote, arguments.preset))
-            print(f"disk {disk[-1]:.1f} clips/s, object store {bucket[-1]:.1f}", file=sys.stderr)
-    ratio = statistics.median(there / here for there, here in zip(bucket, disk, strict=True))
-    figures = {"disk": statistics.median(disk), "object_store": statistics.median(bucket), "ratio": ratio, "bar": BAR}
-    figures |= {"clips": arguments.clips, "preset": arguments.preset, "rounds": arguments.rounds}
+            disk = embedded(str(catalog), f"{scratch}/store{number}", arguments, server)
+            url = f"s3://{BUCKET}/clips/catalog.csv"
+            bucket = embedded(url, f"s3://{BUCKET}/store{number}", arguments, server)
+            rounds.append({"disk": disk, "object_store": bucket, "ratio": bucket["clips/s"] / disk["clips/s"]})
+    ratio = statistics.median(one["ratio"] for one in rounds)
+    figures = {"rounds": rounds, "ratio": ratio, "bar": BAR}
+    figures |= {"clips": arguments.clips, "preset": arguments.preset}
     if arguments.out is not None:
         told = {**figures, "machine": describe_machine(PACKAGES)}
         arguments.out.write_text(json.dumps(told, indent=2), encoding="utf-8")
