@@ -30,7 +30,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ItemParts:
-    """The parts of one item's vector; `id_D` and the sum of `modalities` are the vector.
+    """The parts of one item's vector; `id_D`, which holds its factors too, and the sum of `modalities` are the vector.
 
     `modalities` maps each modality that the item has to its Shapley value `(D,)`; `without` to the vector of the item
     without that modality. `tokens` maps it to `(T, D)`: what the vector loses where one token is left out and the
@@ -68,6 +68,10 @@ def item_parts(towers: Towers, table: TokenTable, row: int) -> ItemParts:
         if towers.items.smoothing:
             content_SD = towers.items.smoothed(content_SD, rows_1N.expand(len(shares_SN), -1), shares_SN)
         token_scale = 1 - towers.items.smoothing * float(shares_SN[-1].sum())
+        factors_SL = _factors(towers.items, row).expand(len(id_SD), -1)
+        id_SD = torch.cat([id_SD, factors_SL], dim=1)
+        content_SD = F.pad(content_SD, (0, factors_SL.shape[1]))
+    num_factors = towers.width - towers.fusion.dim
     values_SD, ids_SD = content_SD.double().numpy(), id_SD.double().numpy()
     totals = _shapley(values_SD, subsets_SM)
     without = {m: int(np.flatnonzero(~subsets_SM[:, k] & (subsets_SM.sum(1) == len(present) - 1))[0])
@@ -76,18 +80,22 @@ def item_parts(towers: Towers, table: TokenTable, row: int) -> ItemParts:
         id_D=ids_SD[-1],
         modalities=dict(zip(present, totals, strict=True)),
         without={m: values_SD[place] + ids_SD[place] for m, place in without.items()},
-        tokens=_token_losses(towers.fusion, table, present, token_scale),
+        tokens={
+            modality: np.pad(losses_TD, ((0, 0), (0, num_factors)))
+            for modality, losses_TD in _token_losses(towers.fusion, table, present, token_scale).items()
+        },
     )
 
 
 def id_part(towers: Towers, row: int) -> Doubles:
-    """What of an item's vector is its own id `(D,)`; zero for one that joined later (row -1), and without ids."""
+    """What of an item's vector is its own id and factors `(D,)`; zero for one that joined later (row -1)."""
     if towers.items is None or row < 0:
-        return np.zeros(towers.fusion.dim)
+        return np.zeros(towers.width)
     share = towers.items.smoothing * towers.items.shares_IN[row].sum()
     with torch.no_grad():
-        part_D: Doubles = ((1 - share) * _id(towers.items, row)).double().numpy()
-    return part_D
+        part_D = torch.cat([(1 - share) * _id(towers.items, row), _factors(towers.items, row)])
+    vector_D: Doubles = part_D.double().numpy()
+    return vector_D
 
 
 @torch.no_grad()
@@ -150,6 +158,10 @@ def _id(items: ItemTower, row: int) -> Tensor:
     if not items.use_ids or row < 0 or not items.trained_I[row]:
         return torch.zeros(items.fusion.dim)
     return items.ids.weight[row]
+
+
+def _factors(items: ItemTower, row: int) -> Tensor:
+    return items.factors_IL.new_zeros(items.factors_IL.shape[1]) if row < 0 else items.factors_IL[row]
 
 
 def _shapley(values_SD: Doubles, subsets_SM: NDArray[np.bool_]) -> list[Doubles]:

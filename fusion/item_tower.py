@@ -2,6 +2,7 @@
 
     vector = (1 - s) * own + s * mean(own of its neighbours by content)         own = fusion(tokens) + id
 
+Beside it may stand, in further places of the vector, the item's factors of a linear autoencoder (`fusion/linear.py`).
 A cold item, one without any training interaction, has no id, but it has neighbours; its bias is one that all cold items
 share. It is ranked among all the others. The content of neighbours, which are many, is not made anew in every step but
 remembered from when they were last seen.
@@ -43,6 +44,7 @@ class ItemTower(nn.Module):
 
     trained_I: Tensor
     content_ID: Tensor
+    factors_IL: Tensor
     neighbours_IN: Tensor
     shares_IN: Tensor
     cold_bias: Tensor
@@ -66,6 +68,7 @@ class ItemTower(nn.Module):
         self.register_buffer("shares_IN", torch.zeros(len(counts_I), count))
         self.register_buffer("content_ID", torch.zeros(len(counts_I) if self.smoothing else 0, fusion.dim))
         self.register_buffer("trained_I", counts_I > 0)
+        self.register_buffer("factors_IL", torch.zeros(len(counts_I), 0))
         self.bias = nn.Embedding(len(counts_I), 1, sparse=sparse, _weight=counts_I.float().log1p().unsqueeze(1))
         ids_ID = torch.randn(len(counts_I), fusion.dim) * ID_DEVIATION if use_ids else torch.zeros(0, fusion.dim)
         self.ids = nn.Embedding(len(ids_ID), fusion.dim, sparse=sparse, _weight=ids_ID)
@@ -74,6 +77,11 @@ class ItemTower(nn.Module):
     @property
     def use_ids(self) -> bool:
         return len(self.ids.weight) > 0
+
+    @property
+    def width(self) -> int:
+        """Of an item's vector."""
+        return int(self.fusion.dim + self.factors_IL.shape[1])
 
     def connect(self, tokens: Tokens, search: Search | None, rows_B: Tensor | None = None) -> None:
         """Finds the neighbours of all items of the catalog, or of those in these rows, whose tokens these are."""
@@ -93,6 +101,7 @@ class ItemTower(nn.Module):
         vectors_BD = self.content(table)
         if self.neighbours is not None and self.smoothing:
             vectors_BD = self.smoothed(vectors_BD, *self.neighbours.rows_of(table, search))
+        vectors_BD = F.pad(vectors_BD, (0, self.factors_IL.shape[1]))
         return Items(vectors_BD, self.cold_bias.expand(len(table)))
 
     def content(self, table: TokenTable) -> Tensor:
@@ -115,7 +124,7 @@ class ItemTower(nn.Module):
             own_BD = own_BD + self.ids(rows_B) * known_B.unsqueeze(1)
         if self.smoothing:
             own_BD = self.smoothed(own_BD, self.neighbours_IN[rows_B], self.shares_IN[rows_B])
-        return Items(own_BD, bias_B)
+        return Items(torch.cat([own_BD, self.factors_IL[rows_B]], dim=1), bias_B)
 
     def smoothed(self, own_BD: Tensor, rows_BN: Tensor, shares_BN: Tensor) -> Tensor:
         """Vectors averaged with those of the neighbours in these rows, by their shares."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -18,6 +20,7 @@ from fusion.base import Fusion
 from fusion.config import FusionConfig, TrainingError
 from fusion.histories import ChunkBatch, ChunkBatches, Chunks, Histories
 from fusion.item_tower import Items
+from fusion.linear import linear_factors
 from fusion.negatives import CandidateSampler
 from fusion.objectives import modality_alignment, weighted_softmax
 from fusion.sharing import ALONE
@@ -25,6 +28,8 @@ from fusion.token_table import Tokens
 from fusion.tower import Towers
 from fusion.validation import Holdout
 
+FACTOR_SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)
+LEAST_GAIN = 1.01  # of the validation score, for vectors that are twice as wide
 COLD_QUANTILES = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 ALIGNMENT_ITEMS = 1024
 
@@ -181,7 +186,7 @@ class RankingTask(Task):
             items = self.items(self.tokens.select(rows).to(self.device), rows)
         vectors_BTD = items.vectors_ID[torch.searchsorted(rows, batch.items_BT).clamp(max=len(rows) - 1)]
         if batch.ordered:
-            vectors_BTD = torch.nn.functional.dropout(vectors_BTD, self.config.history_dropout, self.training)
+            vectors_BTD = F.dropout(vectors_BTD, self.config.history_dropout, self.training)
         users_PD = self.towers.users(batch, vectors_BTD)[batch.targets_BT]
         places_C = torch.searchsorted(rows, candidates_C)
         return weighted_softmax(
@@ -232,6 +237,29 @@ class RankingTask(Task):
             if metrics["val_score"] > best["val_score"]:
                 best = metrics
                 self.items.cold_bias.fill_(bias)
+        return best
+
+    def choose_factors(self) -> dict[str, float]:
+        """Puts the factors of a linear autoencoder beside the vectors where validation gains by it; its metrics.
+
+        Their share is how far scores by them alone vary, over how far those without them do.
+        """
+        assert self.holdout is not None
+        embedded, users = self.towers.embed_catalog(self.tokens), self.towers.users
+        best, best_IL = self.holdout.metrics(users, embedded), None
+        factors_IL = torch.from_numpy(linear_factors(self.histories, len(self.tokens), self.config.dim))
+        alone = Items(F.pad(factors_IL, (self.config.dim, 0)), torch.zeros_like(embedded.bias_I))
+        wide_users = users.widened(factors_IL.shape[1])
+        ratio = self.holdout.spread(users, embedded) / max(self.holdout.spread(wide_users, alone), 1e-9)
+        least = LEAST_GAIN * best["val_score"]
+        for share in FACTOR_SHARES:
+            scaled_IL = factors_IL * math.sqrt(share * ratio)
+            items = Items(torch.cat([embedded.vectors_ID, scaled_IL], dim=1), embedded.bias_I)
+            metrics = self.holdout.metrics(wide_users, items)
+            if metrics["val_score"] >= max(least, best["val_score"]):
+                best, best_IL = metrics, scaled_IL
+        if best_IL is not None:
+            self.towers.add_factors(best_IL)
         return best
 
 

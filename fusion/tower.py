@@ -44,6 +44,17 @@ class Towers(nn.Module):
     def kind(self) -> str:
         return CONTENT_ONLY if self.items is None else HYBRID
 
+    @property
+    def width(self) -> int:
+        """Of item and user vectors."""
+        return self.fusion.dim if self.items is None else self.items.width
+
+    def add_factors(self, factors_IL: Tensor) -> None:
+        """Vectors hold these too from now on, behind what they held before."""
+        assert self.items is not None and not self.items.factors_IL.shape[1]
+        self.items.factors_IL = factors_IL
+        self.users = self.users.widened(factors_IL.shape[1])
+
     @torch.no_grad()
     def embed_catalog(self, tokens: Tokens) -> Items:
         """Vectors and biases of all items of the catalog that the towers were fitted to, on the CPU."""
@@ -95,6 +106,7 @@ class Towers(nn.Module):
             "fusion": {"kind": fusion.kind, "widths": fusion.widths, "dim": fusion.dim, "num_heads": fusion.num_heads},
             "users": {"averages": len(users.log_rates_K), "ordered": users.ordered, "power": users.power},
             "num_items": 0 if self.items is None else len(self.items.trained_I),
+            "num_factors": self.width - fusion.dim,
             "use_ids": self.items is not None and self.items.use_ids,
             "smoothing": 0.0 if self.items is None else self.items.smoothing,
             "neighbours": _shape_of(self.items),
@@ -126,6 +138,8 @@ def load_towers(folder: str | os.PathLike[str]) -> Towers:
         about = json.loads((Path(folder) / "tower.json").read_text(encoding="utf-8"))
         towers = _empty(about)
         weights = load_file(Path(folder) / "tower.safetensors")
+        if towers.items is not None:  # models made by earlier versions have no factors
+            weights.setdefault("items.factors_IL", towers.items.factors_IL)
         shared = {f"items.{name}": x for name, x in weights.items() if name.startswith("fusion.")}
         towers.load_state_dict(weights | (shared if towers.items is not None else {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -138,7 +152,9 @@ def _empty(about: Mapping[str, Any]) -> Towers:
     settings = dict(about["fusion"])
     fusion = FUSIONS[settings.pop("kind")](**settings)
     user = about["users"]
-    users = UserTower(fusion.dim, [1.0] * user["averages"] if user["ordered"] else [], power=user["power"])
+    num_factors = about.get("num_factors", 0)
+    half_lives = [1.0] * user["averages"] if user["ordered"] else []
+    users = UserTower(fusion.dim + num_factors, half_lives, power=user["power"])
     if about["kind"] == CONTENT_ONLY:
         return Towers(fusion, None, users)
     if about["kind"] != HYBRID:
@@ -152,4 +168,5 @@ def _empty(about: Mapping[str, Any]) -> Towers:
         neighbours=None if shape is None else ContentNeighbours(fusion.widths, **shape),
         smoothing=about["smoothing"],
     )
+    items.factors_IL = torch.zeros(about["num_items"], num_factors)
     return Towers(fusion, items, users)

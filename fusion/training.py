@@ -52,8 +52,8 @@ def fit_ranking(
         tokens: of all I items; items without interactions are ranked by their content.
         histories: the interactions of U users; `histories.ordered` says whether their order counts.
         validation_UI: held-out interactions of the same users and items, disjoint from the histories. They choose the
-            epoch and the bias of cold items. Without them the fit runs for `max_epochs`.
-
+            epoch, the bias of cold items and whether a linear autoencoder's factors (`fusion.linear`) stand beside the
+            learned vectors. Without them the fit runs for `max_epochs`, and there are no factors.
         search: finds neighbours by content where there are more than `EXACT_ITEMS` items to compare with; without it
             such a catalog goes without neighbours.
 
@@ -94,11 +94,14 @@ def fit_ranking(
     towers.eval()
     if validation_UI is not None:
         report.metrics.update(task.choose_cold_bias())
+        if config.use_ids:
+            report.metrics.update(task.choose_factors())
     else:
         towers.embed_catalog(tokens)  # remembers the content of neighbours as it is now
     report.rules.update(
         order="by time" if histories.ordered else "none",
         softmax="over the whole catalog" if is_full else "over sampled candidates",
+        factors=f"{towers.width - config.dim} of a linear autoencoder beside the vectors",
         neighbours="none" if neighbours is None else f"{neighbours.count} by content in each modality",
     )
     return towers, report

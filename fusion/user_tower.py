@@ -60,6 +60,17 @@ class UserTower(nn.Module):
         self.mix_KDE = nn.Parameter((torch.eye(dim) / count).repeat(count, 1, 1), requires_grad=is_learned)
         self.null_D = nn.Parameter(torch.zeros(dim), requires_grad=learned)
 
+    @torch.no_grad()
+    def widened(self, count: int) -> UserTower:
+        """The same tower for item vectors with `count` more places, which each average takes as they are."""
+        averages, dim, _ = self.mix_KDE.shape
+        wide = UserTower(dim + count, [1.0] * averages if self.ordered else [], power=self.power)
+        wide.log_rates_K.copy_(self.log_rates_K)
+        wide.log_gap_rates_K.copy_(self.log_gap_rates_K)
+        wide.mix_KDE[:, :dim, :dim] = self.mix_KDE
+        wide.null_D[:dim] = self.null_D
+        return wide.train(self.training)
+
     def decays(self, log_gaps: Tensor) -> Tensor:
         """How much an interaction after such a gap `(...)` adds to the ages `(..., K)` of those before it."""
         if not self.ordered:

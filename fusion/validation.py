@@ -17,6 +17,7 @@ from fusion.item_tower import Items
 from fusion.user_tower import UserTower
 
 EVALUATION_K = 20
+SPREAD_USERS = 100
 SCORES_AT_ONCE = 2**24
 
 
@@ -52,6 +53,12 @@ class Holdout:
             ndcg.append(hit_UK @ discounts_K / discounts_K.cumsum(0)[total_U.clamp(max=k) - 1])
         values = {"val_recall@20": float(torch.cat(recall).mean()), "val_ndcg@20": float(torch.cat(ndcg).mean())}
         return {**values, "val_score": sum(values.values())}
+
+    def spread(self, users: UserTower, items: Items) -> float:
+        """How far a user's scores vary over the items: the mean standard deviation, of some users."""
+        some = self.histories.select(np.arange(min(len(self.histories), SPREAD_USERS)))
+        users_UD = torch.from_numpy(users.vectors(some, items.vectors_ID.float().numpy()))
+        return float(torch.addmm(items.bias_I, users_UD, items.vectors_ID.T).std(dim=1).mean())
 
     def _hits(self, rows: NDArray[np.int64], listed_UK: Tensor) -> Tensor:
         """1 where a listed item is one of those held out of the user."""
