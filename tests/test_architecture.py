@@ -182,6 +182,22 @@ def test_what_is_planted_is_found(name: str, line: str, complaint: str) -> None:
     assert name in found
 
 
+@pytest.mark.parametrize("engine", ["local_engine", "ray_engine"])
+def test_both_engines_run_the_same_stages(engine: str) -> None:
+    """Each takes the functions that a job consists of from where they stand, and has none of its own."""
+    stages = {"encoded", "settled", "unfinished", "word_digests"}
+    found = list(statements(SOURCES[f"mmrec.embedding.{engine}"], at_import=False))
+    homes = ("mmrec.embedding.encoding", "mmrec.embedding.stages")
+    taken = {
+        alias.name
+        for node in found
+        if isinstance(node, ast.ImportFrom) and node.module in homes
+        for alias in node.names
+    }
+    assert taken >= stages
+    assert not stages & {node.name for node in found if isinstance(node, ast.FunctionDef)}
+
+
 def test_every_room_stands_in_the_plan_and_shows_what_it_names() -> None:
     rooms = {path.parent.name for path in (ROOT / "mmrec").glob("*/__init__.py")}
     assert rooms | {"errors"} == set(ROOMS)
