@@ -98,10 +98,11 @@ def fit_ranking(
             report.metrics.update(task.choose_factors())
     else:
         towers.embed_catalog(tokens)  # remembers the content of neighbours as it is now
+    num_factors = towers.width - config.dim
     report.rules.update(
         order="by time" if histories.ordered else "none",
         softmax="over the whole catalog" if is_full else "over sampled candidates",
-        factors=f"{towers.width - config.dim} of a linear autoencoder beside the vectors",
+        factors=f"{num_factors} of a linear autoencoder" if num_factors else "none",
         neighbours="none" if neighbours is None else f"{neighbours.count} by content in each modality",
     )
     return towers, report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from itertools import permutations
 
@@ -63,6 +64,20 @@ def test_the_parts_of_items_that_join_later_sum_to_their_vectors() -> None:
     for place in (0, 4, 5):
         parts = item_parts(towers, one(later, place), -1)
         assert np.allclose(parts.vector_D, vectors_BD[place], atol=1e-5) and not parts.id_D.any()
+
+
+def test_factors_are_parts_of_an_item_as_its_id_is() -> None:
+    towers, table = deepcopy(fitted("attention")), random_table()
+    towers.add_factors(torch.randn(30, 7))
+    vectors_ID = towers.embed_catalog(table).vectors_ID.numpy()
+    for row in (0, 3, 5):
+        parts = item_parts(towers, one(table, row), row)
+        assert np.allclose(parts.vector_D, vectors_ID[row], atol=1e-5)
+        assert np.allclose(parts.id_D, id_part(towers, row), atol=1e-6) and parts.id_D[-7:].all()
+        assert {len(losses_TD.T) for losses_TD in parts.tokens.values()} <= {towers.width}
+    assert np.allclose(
+        item_parts(towers, one(table, 3), -1).vector_D, towers.embed(one(table, 3)).vectors_ID[0], atol=1e-5
+    )
 
 
 def test_the_parts_of_content_alone_sum_to_its_unit_vector() -> None:

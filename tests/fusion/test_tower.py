@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fusion_data import histories_of, ragged, random_table
+from safetensors.torch import load_file, save_file
 
 from fusion.attention import FUSIONS
 from fusion.item_tower import ItemTower
@@ -22,6 +23,7 @@ from fusion.user_tower import UserTower
 
 NUM_ITEMS, COLD = 30, (7, 8)
 ALL = torch.arange(NUM_ITEMS)
+HISTORY = histories_of([[1, 4, 9], [2]], ordered=True)
 
 
 def make_towers(
@@ -120,6 +122,42 @@ def test_without_ids_content_is_all() -> None:
     table = random_table()
     tower = tower_of(make_towers(table, use_ids=False))
     assert not tower.use_ids and torch.equal(tower(table, ALL).vectors_ID, tower.content(table))
+
+
+def test_factors_stand_behind_the_vectors_of_items_that_have_them(tmp_path: Path) -> None:
+    table = random_table()
+    towers = make_towers(table, smoothing=0.5)
+    before, before_D = towers.embed_catalog(table), towers.users.vectors(HISTORY, np.ones((NUM_ITEMS, 16), np.float32))
+    factors_IL = torch.randn(NUM_ITEMS, 5)
+    towers.add_factors(factors_IL)
+    items = towers.embed_catalog(table)
+    assert towers.width == 21 and torch.equal(items.bias_I, before.bias_I)
+    assert torch.equal(items.vectors_ID, torch.cat([before.vectors_ID, factors_IL], dim=1))
+    assert torch.equal(
+        towers.embed_again(table.select(torch.tensor([3])), torch.tensor([3])).vectors_ID[0, 16:], factors_IL[3]
+    )
+    assert not towers.embed(table).vectors_ID[:, 16:].any()
+    after_D = towers.users.vectors(HISTORY, np.ones((NUM_ITEMS, 21), np.float32))
+    assert np.allclose(after_D[:, :16], before_D) and np.allclose(after_D[:, 16:], after_D[:, 16:17])
+    towers.save(tmp_path)
+    again = load_towers(tmp_path)
+    assert again.width == 21 and torch.equal(again.embed_catalog(table).vectors_ID, items.vectors_ID)
+    assert np.array_equal(again.users.vectors(HISTORY, items.vectors_ID.numpy()),
+                          towers.users.vectors(HISTORY, items.vectors_ID.numpy()))  # fmt: skip
+
+
+def test_towers_of_before_there_were_factors_are_read(tmp_path: Path) -> None:
+    table = random_table()
+    towers = make_towers(table)
+    towers.save(tmp_path)
+    weights = load_file(tmp_path / "tower.safetensors")
+    del weights["items.factors_IL"]
+    save_file(weights, tmp_path / "tower.safetensors")
+    about = json.loads((tmp_path / "tower.json").read_text())
+    del about["num_factors"]
+    (tmp_path / "tower.json").write_text(json.dumps(about))
+    again = load_towers(tmp_path).embed_catalog(table)
+    assert torch.equal(again.vectors_ID, towers.embed_catalog(table).vectors_ID)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.5])
