@@ -143,7 +143,7 @@ def _check_rows(files: ModelFiles, towers: Towers) -> None:
     strange = train is not None and len(train) and train.item_rows.max() >= count
     strange = strange or files.tower_rows_I.max(initial=-1) >= fitted
     shapes = [files.vectors_ID.shape, files.bias_I.shape]
-    if strange or shapes != [(count, towers.fusion.dim), (count,)]:
+    if strange or shapes != [(count, towers.width), (count,)]:
         raise ValueError("its files are not of one model")
 
 

@@ -72,9 +72,9 @@ class Recommender:
         self._words = WordEncoder(files.encoders.get("text"))
 
     def __repr__(self) -> str:
-        fusion, sizes = self._towers.fusion, f"{len(self.item_ids)} items, {len(self.user_ids)} users"
-        widths = ", ".join(f"{modality} {width}" for modality, width in fusion.widths.items())
-        return f"Recommender({sizes}, width {fusion.dim}, from {widths})"
+        sizes = f"{len(self.item_ids)} items, {len(self.user_ids)} users"
+        widths = ", ".join(f"{modality} {width}" for modality, width in self._towers.fusion.widths.items())
+        return f"Recommender({sizes}, width {self._towers.width}, from {widths})"
 
     # --- making, saving, loading --------------------------------------------------------------------------------------
 
