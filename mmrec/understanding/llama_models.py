@@ -31,7 +31,8 @@ class LlamaChat:
         model: a `.gguf` file.
         device: "auto" (a GPU where llama.cpp was built for one), "cpu", "cuda", "cuda:N".
         max_tokens: of one answer.
-        batch_size: questions at once. More take less time; sums in another order may then change an answer.
+        batch_size: questions at once. More take less time, but llama.cpp multiplies quantised weights with several rows
+            otherwise than with one: where words are nearly as likely, answers then depend on their neighbours.
         context: tokens of the questions and answers at once; a question that takes more is not asked.
     """
 

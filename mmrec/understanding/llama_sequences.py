@@ -31,6 +31,8 @@ class LlamaSequences:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch = context, TOKENS_AT_ONCE
         params.n_seq_max, params.kv_unified = num_texts + 1, True
+        if not llama_cpp.llama_supports_gpu_offload():  # on a processor it sums in half precision
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_threads = params.n_threads_batch = threads
         self._context: Any = llama_cpp.llama_init_from_model(model, params)
         if not self._context:

@@ -11,6 +11,7 @@ from tiny_checkpoints import write_gguf_model
 
 from mmrec.errors import ChatError, Reason
 from mmrec.understanding import LlamaChat, Question, about_question
+from mmrec.understanding.llama_sequences import LlamaSequences
 
 pytest.importorskip("llama_cpp", reason="the extra llama is not installed")
 
@@ -96,3 +97,19 @@ def test_what_cannot_follow_a_chat_is_refused(tmp_path: Path) -> None:
         LlamaChat(str(tmp_path / "broken.gguf"))
     with pytest.raises(ChatError, match="cannot be loaded"):
         LlamaChat(str(tmp_path / "none.gguf"))
+
+
+def test_what_is_read_in_parts_is_what_is_read_at_once(file: Path) -> None:
+    import llama_cpp
+    import numpy as np
+
+    plain = llama_cpp.Llama(str(file), n_ctx=512, verbose=False)
+    head, *rests = (plain.tokenize(text, add_bos=False) for text in (b"The same for all. " * 9, b"rain", b"a dog"))
+    sequences = LlamaSequences(plain.model, context=512, num_texts=2, threads=1)
+    sequences.begin(head, 2)
+    found = sequences.read(dict(enumerate(rests)))
+    for row, rest in enumerate(rests):
+        plain.reset()
+        plain.eval(head + rest)
+        logits = llama_cpp.llama_get_logits_ith(plain.ctx, -1)
+        np.testing.assert_allclose(found[row], np.ctypeslib.as_array(logits, shape=found[row].shape), atol=1e-5)
