@@ -27,7 +27,9 @@ PUT_SECONDS = 10.0
 """What is heard and seen is stored so often."""
 ROWS_AT_ONCE = 256
 _READ = ("item_id", "title", "description", "tags", "language", "media", "media_hash", "duration_seconds")
-_READ_ABOUT = (*_READ, "visual_classes", "text_language")
+_READ_ABOUT = (*_READ, "visual_classes", "visual_class_scores", "text_language")
+LEAST_CLASS_SCORE = 0.3
+"""Of the classes that a picture network sees: what it is less sure of a language model takes for what is there."""
 
 
 @dataclass(slots=True)
@@ -276,8 +278,19 @@ def _known_of(row: Mapping[str, Any], found: Mapping[FindingTask, Finding]) -> d
         "seconds": round(row["duration_seconds"] or 0),
         "heard": found["heard"].text if "heard" in found else "",
         "seen": found["seen"].text if "seen" in found else "",
-        "pictures may show": (row["visual_classes"] or [])[:5],
+        "pictures may show": sure_classes(row),
     }
+
+
+def sure_classes(row: Mapping[str, Any]) -> list[str]:
+    """What a picture network is sure to see in an item.
+
+    >>> from mmrec.understanding.finding_out import sure_classes
+    >>> sure_classes({"visual_classes": ["barbell", "tricycle"], "visual_class_scores": [0.84, 0.01]})
+    ['barbell']
+    """
+    scored = zip(row["visual_classes"] or [], row["visual_class_scores"] or [], strict=True)
+    return [name for name, score in scored if score >= LEAST_CLASS_SCORE]
 
 
 def known_facts(store: FeatureStore, item_ids: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
