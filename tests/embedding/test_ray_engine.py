@@ -14,13 +14,14 @@ import pytest
 from embedding_jobs import by_id, copied, run, word_rows, words_only, write_catalog, write_preset
 from media_files import write_sound
 
-from mmrec.cluster import connected
 from mmrec.embedding.job import EmbedReport
 from mmrec.errors import EncoderError, MMRecError, StoreError
 from mmrec.store.feature_store import FeatureStore
 
 pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
+
+from mmrec.cluster import connected  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
