@@ -149,7 +149,10 @@ def test_it_stops_where_it_is_asked_to(data: Planted, softmax: dict[str, int]) -
         fit_alignment(data.table, config=SMALL, hardware=replace(QUIET, should_stop=lambda: True))
 
 
-def test_kept_weights_are_those_that_were_validated(data: Planted, tmp_path: Path) -> None:
+def test_kept_weights_are_those_that_were_validated(
+    data: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fusion.tasks.FACTOR_SHARES", ())
     warm_UI = data.held_out_UI.tolil()
     warm_UI[:, :NUM_GROUPS] = 0  # no cold item, so that nothing is chosen after training
     warm = replace(data, held_out_UI=sp.csr_array(warm_UI))
