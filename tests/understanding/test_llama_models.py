@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from mood_questions import REFUSES_SYSTEM, Mood, Short, questions
 from tiny_checkpoints import write_gguf_model
 
 from mmrec.errors import ChatError, Reason
@@ -14,27 +13,6 @@ from mmrec.understanding import LlamaChat, Question, about_question
 from mmrec.understanding.llama_sequences import LlamaSequences
 
 pytest.importorskip("llama_cpp", reason="the extra llama is not installed")
-
-REFUSES_SYSTEM = (
-    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    "{{ m.content }}{% endfor %}assistant: "
-)
-
-
-class Mood(BaseModel):
-    mood: Literal["calm", "joy", "fear"]
-    words: list[str] = Field(max_length=2)
-    title: str = Field(max_length=12)
-
-
-class Short(BaseModel):
-    mood: Literal["calm", "joy", "fear"]
-
-
-def questions(count: int, form: type[BaseModel] = Short) -> list[Question]:
-    return [
-        Question(instructions="Name the mood.", data={"title": f"title {n}" * (1 + n)}, form=form) for n in range(count)
-    ]
 
 
 @pytest.fixture(scope="module")
