@@ -23,8 +23,9 @@ browser: install
 	@$(BIN)/python -m playwright install chromium >/dev/null 2>&1 || echo "Chromium cannot be fetched: the page is \
 	tested in the machine's own, or its tests are skipped"
 
+# Two processes, each with its own modules: most tests keep one processor busy.
 test: install
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs -n 2 --dist loadscope
 
 check: install
 	$(BIN)/ruff check .

@@ -18,12 +18,13 @@ from mmrec.recommending.fitting import FitData, RecommenderConfig, fit_towers, r
 from mmrec.recommending.users import to_histories
 from mmrec.store import FeatureStore
 
-FULL = "full"
+FULL, WITHOUT_FACTORS = "full", "without a linear autoencoder's factors"
 SETTINGS: dict[str, dict[str, Any]] = {
     FULL: {},
     "content alone (no ids)": {"use_ids": False},
     "without order": {"order": "none"},
     "mean for attention": {"fusion": "mean"},
+    WITHOUT_FACTORS: {},
     "ids alone (no content)": {"smoothing": 0.0},  # without content there is nobody to borrow from
     "sampled softmax": {"full_softmax_items": 0},
     "full softmax": {"full_softmax_items": 10**9},
@@ -92,13 +93,15 @@ def fit_ours(job: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         "rules": report.rules,
     }
     assert data.item_ids == item_ids, "the items of the store and of the problem are not the same"
-    return _ranked(data, config, towers, items, names), figures
+    width = config.fusion.dim if variant == WITHOUT_FACTORS else towers.width
+    return _ranked(data, config, towers, items, names, width), figures
 
 
-def _ranked(data: FitData, config: RecommenderConfig, towers: Any, items: Any, names: list[str]) -> Any:
+def _ranked(data: FitData, config: RecommenderConfig, towers: Any, items: Any, names: list[str], width: int) -> Any:
+    """The lists, by the first `width` places of all vectors."""
     assert data.train is not None
     rows = np.array([data.train.user_index[name] for name in names])
     vectors_ID = items.vectors_ID.numpy().astype(np.float32)
-    ranker = Ranker(vectors_ID, items.bias_I.numpy().astype(np.float32))
+    ranker = Ranker(vectors_ID[:, :width], items.bias_I.numpy().astype(np.float32))
     users_UD = towers.users.vectors(to_histories(data.train, config.fusion.order), vectors_ID)
-    return ranker.top_k(users_UD[rows], K, exclude_UI=data.train.matrix()[rows])[0]
+    return ranker.top_k(users_UD[rows, :width], K, exclude_UI=data.train.matrix()[rows])[0]

@@ -37,6 +37,7 @@ def items_of(path: Path, **options: Any) -> list[Item]:
     catalog = read_catalog(path, **options)
     items = list(catalog.items())
     assert catalog.num_items == len(items)
+    assert list(catalog.item_ids()) == [item.item_id for item in items]
     return items
 
 

@@ -96,13 +96,21 @@ class Catalog:
             item_id = _check_item_id(values["item_id"], table, row)
             yield self._to_item(item_id, values, self.path.parent, keep_surrogates=False)
 
+    def item_ids(self) -> Iterator[str]:
+        """The ids alone, in the same order."""
+        if is_media_folder(self.path):
+            yield from (values["item_id"] for _, values in folder_rows(self.path))
+            return
+        table = _table(self.path)
+        yield from (_check_item_id(values["item_id"], table, row) for row, values in table.rows())
+
     def _to_item(self, item_id: str, values: Mapping[str, Any], folder: Place, *, keep_surrogates: bool) -> Item:
         media_name = to_text(values.get("media")) if keep_surrogates else _to_valid(values.get("media"))
         media, problem = resolve_media(media_name, folder, self.media_root, self.access)
-        item = _to_item(item_id, values)
+        item = _to_item(item_id, values, media, problem)
         if not media_name and not item.tags and not item.title.strip() and not item.description.strip():
-            problem = Problem(Reason.NO_CONTENT, "the row has neither media nor text")
-        return replace(item, media=media, problem=problem)
+            return replace(item, problem=Problem(Reason.NO_CONTENT, "the row has neither media nor text"))
+        return item
 
     def check_unchanged(self) -> None:
         """Raises `CatalogError` if the manifest changed since it was validated."""
@@ -217,7 +225,7 @@ def _check_item_id(value: Any, table: Table, row: int) -> str:
     return item_id
 
 
-def _to_item(item_id: str, values: Mapping[str, Any]) -> Item:
+def _to_item(item_id: str, values: Mapping[str, Any], media: Place | None, problem: Problem | None) -> Item:
     title, description, language = (_to_valid(values.get(column)) for column in TEXT_COLUMNS)
     others = {_to_valid(name): _to_valid(value) for name, value in values.items() if name not in KNOWN_COLUMNS}
     metadata = {name: text for name, text in others.items() if text}
@@ -228,6 +236,8 @@ def _to_item(item_id: str, values: Mapping[str, Any]) -> Item:
         tags=_to_tags(values.get("tags")),
         language=language,
         metadata=metadata,
+        media=media,
+        problem=problem,
     )
 
 

@@ -18,6 +18,7 @@ from ray.exceptions import RayError, RayTaskError, UserCodeException
 
 from mmrec.errors import MMRecError
 
+PROCESSES_KEPT = 4  # for each processor of a cluster on this machine
 PARTS_AHEAD = 2  # of the processors of the cluster: so many parts are under way or wait to be taken
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ def connected(address: str | None = None, workers: int = 0) -> Iterator[None]:
     here = {"num_cpus": workers or None, "include_dashboard": False} if address == "local" else {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if here:  # Ray ends the processes that wait, beyond so many; they take seconds to start
+        os.environ.setdefault("RAY_num_workers_soft_limit", str(PROCESSES_KEPT * (workers or os.cpu_count() or 1)))
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)

@@ -43,6 +43,9 @@ def identified(items: Iterable[Item], keys: StoredKeys, access: Access) -> Itera
     waiting: deque[tuple[Item, Future[MediaIdentity]]] = deque()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="identity") as threads:
         for item in items:
+            if item.media is None and not waiting:
+                yield item, ABSENT
+                continue
             waiting.append((item, threads.submit(_identify, item, keys, access)))
             if len(waiting) >= _LOOKAHEAD:
                 earlier, identity = waiting.popleft()

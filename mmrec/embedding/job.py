@@ -171,7 +171,7 @@ class _Job:
             logger.warning("the text encoder does not know the languages of some texts: %s", languages)
         report.not_in_catalog = self._num_leaving(store, stored)  # a folder may be lost by now
         if self.max_pruned is not None:
-            report.pruned = store.prune(item.item_id for item in self.manifest.items())
+            report.pruned = store.prune(self.manifest.item_ids())
             report.not_in_catalog -= report.pruned
         used = self.engine.fingerprints
         report.encoders = {

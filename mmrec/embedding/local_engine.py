@@ -30,7 +30,7 @@ class LocalEngine:
         self._keys = store.keys()
 
     def num_leaving(self, manifest: Catalog) -> int:
-        return self._keys.num_leaving(item.item_id for item in manifest.items())
+        return self._keys.num_leaving(manifest.item_ids())
 
     def embed(self, manifest: Catalog, work: Work, telling: Telling) -> None:
         telling.report.workers = work.limits.num_workers

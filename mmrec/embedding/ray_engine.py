@@ -41,6 +41,7 @@ BLOCKS, MAX_BLOCK_ITEMS, MIN_BLOCK_ITEMS = 256, 1024, 8  # a catalog is cut into
 MAX_PARCEL_ITEMS, MAX_PARCEL_BYTES = 64, 64 * 2**20
 PARCELS_PER_COMMIT = 8
 LITTLE = 0.01  # of a processor: what hardly computes asks for it
+DECODING = 1 - 4 * LITTLE  # so that as many decode as there are processors, beside what asks for little
 FEW_CPUS = 4  # where encoders take turns with decoding, as on one machine
 
 Row = dict[str, Any]
@@ -132,18 +133,22 @@ class RayEngine:
             blocks = ray.data.read_datasource(source, override_num_blocks=1, num_cpus=LITTLE, **on_this_machine())
             decoded = blocks.flat_map(
                 partial(_decode, work=work, described=self._described, keys=self._keys),
-                num_cpus=1,
+                num_cpus=DECODING,
+                memory=MAX_PARCEL_BYTES,  # else Ray asks for another amount each time, and keeps no process for it
                 concurrency=self._workers or None,
             )
             encoded = decoded.map(
                 _Encode,
                 fn_constructor_kwargs=encoder,
                 compute=ActorPoolStrategy(min_size=1, max_size=self._num_encoders),
-                num_cpus=LITTLE if self._cpus <= FEW_CPUS else 1 - LITTLE,  # with a whole one, decoding would join it
+                num_cpus=LITTLE if self._cpus <= FEW_CPUS else DECODING,  # with a little, decoding would join it
                 num_gpus=self._gpus_per_encoder,
             )
             stored = encoded.map_batches(
-                partial(_commit, store=work.store), batch_size=PARCELS_PER_COMMIT, num_cpus=LITTLE
+                partial(_commit, store=work.store),
+                batch_size=PARCELS_PER_COMMIT,
+                num_cpus=LITTLE,
+                concurrency=self._cpus,  # else a share of the processors would be kept for it
             )
             with errors_here():
                 yield from (_unpacked(row) for row in stored.iter_rows())
@@ -219,7 +224,7 @@ def _read_keys(store: FeatureStore) -> StoredKeys:
 
 
 def _num_leaving(keys: StoredKeys, manifest: Catalog) -> int:
-    return keys.num_leaving(item.item_id for item in manifest.items())
+    return keys.num_leaving(manifest.item_ids())
 
 
 def _read(manifest: Catalog, block_items: int) -> Iterator[pa.Table]:

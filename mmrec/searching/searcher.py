@@ -100,9 +100,10 @@ class Searcher:
                 named = " or ".join(map(repr, texts))
                 raise SearchError(f"the pictures of {self.tables.store.folder} show nothing that is named by {named}")
             able = ", ".join(m for m in self._vectors.with_words() if m in usable) or "none of them"
+            no_times = "" if "text" in usable else " (its texts have no times, so there are no moments in them)"
             raise SearchError(
                 f"words cannot be compared with {' or '.join(modalities)}: of what {self.tables.store.folder} has, "
-                f"{able} can; search by a file or an item instead"
+                f"{able} can{no_times}; search by a file or an item instead"
             )
         left_out = set(query.items)
         for part in parts:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from itertools import chain
+from functools import cache
+from itertools import chain, islice
 from typing import Any, Final
 
 import numpy as np
@@ -28,9 +29,10 @@ def digest(*parts: Any) -> str:
     >>> digest("a title", ["a", "tag"])
     '1ab9841eee5b8540'
     """
-    return hashlib.blake2b(json.dumps(parts, default=str).encode(), digest_size=HASH_CHARACTERS // 2).hexdigest()
+    return hashlib.blake2b(_JSON.encode(parts).encode(), digest_size=HASH_CHARACTERS // 2).hexdigest()
 
 
+_JSON = json.JSONEncoder(default=str)
 _OF_THE_ROW = ("catalog_key", "media_state", "media_hash")
 _OF_A_MODALITY = ("with_tokens", "faulty", "stale", "worth_retrying")
 _HASHES = (*_OF_THE_ROW, *(f"{m}_key" for m in MODALITIES))
@@ -41,11 +43,13 @@ KEY_COLUMNS = (
     *(f"{m}_{name}" for m in MODALITIES for name in ("key", "reason", "fingerprint", "stale_since")),
 )
 _DIGITS = np.array([int(chr(code), 16) if chr(code) in "0123456789abcdef" else 0 for code in range(256)], np.uint8)
+_FLAGS = [(modality, name) for modality in MODALITIES for name in _OF_A_MODALITY]
+_IDS_AT_ONCE = 2**16
 _NO_ROWS = pa.RecordBatch.from_pylist([], pa.schema([SCHEMA.field(name) for name in KEY_COLUMNS]))
 
 
 class StoredKeys:
-    """The keys of all rows, compactly: 68 bytes a row, made from batches of `KEY_COLUMNS`. They mean the same in any
+    """The keys of all rows, compactly: 58 bytes a row, made from batches of `KEY_COLUMNS`. They mean the same in any
     process, and are handed to another as the arrays that they are.
 
     >>> import mmrec
@@ -63,7 +67,7 @@ class StoredKeys:
         self._ids = ids[order]
         columns = {name: np.concatenate([part.pop(name) for part in parts])[order] for name in list(parts[0])}
         self._hashes = {name: columns[name] for name in _HASHES}
-        self._flags = {(m, name): columns[f"{m}_{name}"] for m in MODALITIES for name in _OF_A_MODALITY}
+        self._flags = columns["flags"]
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -75,8 +79,14 @@ class StoredKeys:
         >>> mmrec.FeatureStore("store").keys().num_leaving(["rain-0", "rain-1", "new"])
         14
         """
-        staying_N = np.fromiter(map(_number, staying), np.uint64)
-        return int((~np.isin(self._ids, staying_N)).sum())
+        is_leaving = np.ones(len(self._ids), np.bool_)
+        numbers = map(_number, staying)
+        while len(some := np.fromiter(islice(numbers, _IDS_AT_ONCE), np.uint64)):
+            places = np.searchsorted(self._ids, some)
+            there = places < len(self._ids)
+            places, some = places[there], some[there]
+            is_leaving[places[self._ids[places] == some]] = False
+        return int(is_leaving.sum())
 
     def holds(self, item_id: str) -> bool:
         return self._place(item_id) is not None
@@ -87,7 +97,7 @@ class StoredKeys:
         if place is None:
             return None
         texts = {name: _text(numbers[place]) for name, numbers in self._hashes.items()}
-        flagged = {name: frozenset(m for m in MODALITIES if self._flags[m, name][place]) for name in _OF_A_MODALITY}
+        flagged = _flagged(int(self._flags[place]))
         return StoredRow(
             keys={modality: texts[f"{modality}_key"] for modality in MODALITIES},
             with_tokens=flagged["with_tokens"],
@@ -105,6 +115,13 @@ class StoredKeys:
         return place if place < len(self._ids) and self._ids[place] == number else None
 
 
+@cache
+def _flagged(bits: int) -> dict[str, frozenset[Modality]]:
+    """The modalities that have each flag, of a row's bits."""
+    found = [flag for place, flag in enumerate(_FLAGS) if bits >> place & 1]
+    return {name: frozenset(m for m, other in found if other == name) for name in _OF_A_MODALITY}
+
+
 def _number(item_id: str) -> int:
     hashed = hashlib.blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=HASH_CHARACTERS // 2)
     return int.from_bytes(hashed.digest(), "big")
@@ -113,8 +130,9 @@ def _number(item_id: str) -> int:
 def _columns(batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
     """What is kept of a batch: hashes as numbers, and flags."""
     ids = np.fromiter(map(_number, batch["item_id"].to_pylist()), np.uint64, batch.num_rows)
-    flags = {f"{m}_{name}": values for m in MODALITIES for name, values in _flags(batch, m).items()}
-    return {"item_id": ids, **{name: _numbers(batch[name]) for name in _HASHES}, **flags}
+    flags = {m: _flags(batch, m) for m in MODALITIES}
+    bits = sum(flags[m][name].astype(np.uint16) << place for place, (m, name) in enumerate(_FLAGS))
+    return {"item_id": ids, **{name: _numbers(batch[name]) for name in _HASHES}, "flags": np.asarray(bits, np.uint16)}
 
 
 def _numbers(column: pa.Array) -> NDArray[np.uint64]:

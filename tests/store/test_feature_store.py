@@ -286,6 +286,16 @@ def test_keys_mean_the_same_in_another_process(tmp_path: Path) -> None:
     assert done.stdout.split() == ["2", "00000000000000ff", "None", "1"]
 
 
+def test_rows_that_leave_are_counted_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmrec.store.keys._IDS_AT_ONCE", 3)
+    store = FeatureStore(tmp_path / "store", create=True)
+    store.put([Features(Item(item_id=str(n))) for n in range(10)])
+    staying = [*"13579", "1", "not there", "nor this"]
+    assert store.keys().num_leaving(staying) == 5
+    assert store.keys().num_leaving([]) == 10
+    assert store.keys().num_leaving(f"other {n}" for n in range(7)) == 10
+
+
 def test_rows_put_twice_stand_once(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "store", create=True)
     rows = [Features(Item(item_id=str(n), title="before")) for n in range(5)]
