@@ -26,8 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mean for attention": {"fusion": "mean"},
     WITHOUT_FACTORS: {},
     "ids alone (no content)": {"smoothing": 0.0},  # without content there is nobody to borrow from
-    "sampled softmax": {"full_softmax_items": 0},
-    "full softmax": {"full_softmax_items": 10**9},
+    "full softmax": {"full_softmax_items": 10**9},  # which so many items are too many for
 }
 
 

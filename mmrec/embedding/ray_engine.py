@@ -37,12 +37,11 @@ from mmrec.errors import CatalogError, EncoderError, MMRecError, StoreError
 from mmrec.media import DecodedMedia, FramePlan, SoundPlan
 from mmrec.store import EncoderRecord, Features, FeatureStore, Findings, Modality, StoredKeys
 
-BLOCKS, MAX_BLOCK_ITEMS, MIN_BLOCK_ITEMS = 256, 1024, 8  # a catalog is cut into so many blocks, within these sizes
+BLOCKS, MAX_BLOCK_ITEMS, MIN_BLOCK_ITEMS = 32, 1024, 8  # so many blocks for each processor, within these sizes
 MAX_PARCEL_ITEMS, MAX_PARCEL_BYTES = 64, 64 * 2**20
 PARCELS_PER_COMMIT = 8
-LITTLE = 0.01  # of a processor: what hardly computes asks for it
-DECODING = 1 - 4 * LITTLE  # so that as many decode as there are processors, beside what asks for little
 FEW_CPUS = 4  # where encoders take turns with decoding, as on one machine
+LITTLE = 0.01  # of a processor: what hardly computes asks for it, to stay away from machines that are to run nothing
 
 Row = dict[str, Any]
 
@@ -92,6 +91,9 @@ class RayEngine:
         if not 0 <= gpus_per_encoder <= max(1.0, gpus):
             raise MMRecError(f"gpus_per_encoder is {gpus_per_encoder:g}: expected 0 to 1, or a number that is there")
         self._loading, self._workers, self._gpus_per_encoder = dict(loading), workers, gpus_per_encoder
+        self._little = (
+            LITTLE if self._cpus > FEW_CPUS else 0
+        )  # of few, a hundredth would keep a whole one from decoding
         self._num_encoders = max(1, int(gpus / gpus_per_encoder) if gpus_per_encoder else self._cpus // 2)
         self._described: _Described = _got(self._task(_describe, num_gpus=gpus_per_encoder).remote(preset, loading))
         self._keys: Any = None
@@ -126,14 +128,14 @@ class RayEngine:
 
     def _parcels(self, manifest: Catalog, work: Work) -> Generator[_Parcel, None, None]:
         """The stages, one after the other; they run side by side, each as far ahead as memory allows."""
-        block_items = min(max(manifest.num_items // BLOCKS, MIN_BLOCK_ITEMS), MAX_BLOCK_ITEMS)
+        block_items = min(max(manifest.num_items // (BLOCKS * self._cpus), MIN_BLOCK_ITEMS), MAX_BLOCK_ITEMS)
         encoder = {"work": work, "loading": self._loading, "fingerprints": dict(self.fingerprints)}
         with DataContext.current(_context()):
             source = _CatalogSource(replace(manifest, path=manifest.path.absolute()), block_items)
-            blocks = ray.data.read_datasource(source, override_num_blocks=1, num_cpus=LITTLE, **on_this_machine())
+            blocks = ray.data.read_datasource(source, override_num_blocks=1, num_cpus=self._little, **on_this_machine())
             decoded = blocks.flat_map(
                 partial(_decode, work=work, described=self._described, keys=self._keys),
-                num_cpus=DECODING,
+                num_cpus=1,
                 memory=MAX_PARCEL_BYTES,  # else Ray asks for another amount each time, and keeps no process for it
                 concurrency=self._workers or None,
             )
@@ -141,20 +143,20 @@ class RayEngine:
                 _Encode,
                 fn_constructor_kwargs=encoder,
                 compute=ActorPoolStrategy(min_size=1, max_size=self._num_encoders),
-                num_cpus=LITTLE if self._cpus <= FEW_CPUS else DECODING,  # with a little, decoding would join it
+                num_cpus=1 - LITTLE if self._little else 0,  # with a whole one, decoding would join it
                 num_gpus=self._gpus_per_encoder,
             )
             stored = encoded.map_batches(
                 partial(_commit, store=work.store),
                 batch_size=PARCELS_PER_COMMIT,
-                num_cpus=LITTLE,
+                num_cpus=self._little,
                 concurrency=self._cpus,  # else a share of the processors would be kept for it
             )
             with errors_here():
                 yield from (_unpacked(row) for row in stored.iter_rows())
 
     def _task(self, function: Callable[..., Any], **options: Any) -> Any:
-        return ray.remote(num_cpus=LITTLE, **options)(function)
+        return ray.remote(num_cpus=self._little, **options)(function)
 
 
 @contextmanager
