@@ -24,6 +24,8 @@ def clean_text(text: str) -> str:
         >>> clean_text("<p>Tom &amp; Jerry</p><p>caf\\u0065\\u0301\\x00 </p>")
         'Tom & Jerry café'
     """
+    if not text:
+        return ""
     text = _TAG.sub(" ", _INLINE_TAG.sub("", text[:MAX_CHARACTERS]))
     text = " ".join(unicodedata.normalize("NFC", html.unescape(text)).split())
     return text if text.isprintable() else " ".join("".join(filter(_is_visible, text)).split())

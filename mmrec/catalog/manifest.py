@@ -243,7 +243,8 @@ def _to_item(item_id: str, values: Mapping[str, Any], media: Place | None, probl
 
 def _to_valid(value: Any) -> str:
     """A value in words that can be written as UTF-8: JSON can hold halves of characters."""
-    return to_text(value).encode("utf-8", "replace").decode("utf-8")
+    text = to_text(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _to_tags(value: Any) -> tuple[str, ...]:

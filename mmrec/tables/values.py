@@ -41,7 +41,7 @@ def to_text(value: Any) -> str:
     >>> to_text({"cast": ["Ada", None]})
     '{"cast": ["Ada", null]}'
     """
-    plain = _to_plain(value)
+    plain = value if isinstance(value, str) else _to_plain(value)
     if plain is None:
         return ""
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
