@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -96,6 +96,7 @@ class Fusion(nn.Module, ABC):
         masks: Mapping[str, Tensor],
         times: Mapping[str, Tensor] | None = None,
         *,
+        standard: Collection[str] = (),
         details: bool = False,
     ) -> Fused:
         """Fuses a batch of items.
@@ -104,10 +105,15 @@ class Fusion(nn.Module, ABC):
             tokens: modality -> `(B, T, width)`; T may differ by modality. Values under a false mask are ignored.
             masks: modality -> `(B, T)` bool, true where a token is there.
             times: modality -> `(B, T)` seconds from the item's start; modalities that have none may be left out.
+            standard: modalities whose tokens are standardised already (`TokenProjection.standardise`).
             details: whether to return the attention weights as well.
         """
         self._check_batch(tokens, masks, times or {})
-        parts = {m: self._project(m, tokens[m], masks[m], (times or {}).get(m)) for m in self.widths if m in tokens}
+        parts = {
+            m: self._project(m, tokens[m], masks[m], (times or {}).get(m), m in standard)
+            for m in self.widths
+            if m in tokens
+        }
         masks = self._drop_modalities({m: masks[m] for m in parts})
         own = {m: F.normalize(masked_mean(parts[m], masks[m]), dim=-1) for m in parts}
         return self._fuse(parts, masks, own, details)
@@ -117,8 +123,12 @@ class Fusion(nn.Module, ABC):
         self, parts: dict[str, Tensor], masks: dict[str, Tensor], own: dict[str, Tensor], details: bool
     ) -> Fused: ...
 
-    def _project(self, modality: str, tokens_BTW: Tensor, mask_BT: Tensor, seconds_BT: Tensor | None) -> Tensor:
-        tokens_BTD: Tensor = self.projections[modality](tokens_BTW.masked_fill(~mask_BT.unsqueeze(-1), 0.0))
+    def _project(
+        self, modality: str, tokens_BTW: Tensor, mask_BT: Tensor, seconds_BT: Tensor | None, are_standard: bool
+    ) -> Tensor:
+        tokens_BTD: Tensor = self.projections[modality](
+            tokens_BTW.masked_fill(~mask_BT.unsqueeze(-1), 0.0), are_standard=are_standard
+        )
         tokens_BTD = tokens_BTD + self.modality_embeddings[modality]
         if seconds_BT is not None:
             tokens_BTD = tokens_BTD + self.time_embedding(seconds_BT.masked_fill(~mask_BT, 0.0))

@@ -147,12 +147,12 @@ def content_vectors(fusion: Fusion, table: TokenTable) -> Tensor:
     """The content vectors `(B, D)` that a fusion makes, zero for items without tokens."""
     there_B = table.there_I
     if there_B.all():
-        pooled_BD: Tensor = fusion(table.tokens, table.masks, table.times).pooled_BD
+        pooled_BD: Tensor = fusion(table.tokens, table.masks, table.times, standard=table.standard).pooled_BD
         return pooled_BD
     content_BD = next(fusion.parameters()).new_zeros(len(table), fusion.dim)
     if not there_B.any():
         return content_BD
     rows = there_B.nonzero().flatten()
     present = table.select(rows)
-    fused = fusion(present.tokens, present.masks, present.times)
+    fused = fusion(present.tokens, present.masks, present.times, standard=present.standard)
     return content_BD.index_copy(0, rows, fused.pooled_BD.to(content_BD.dtype))

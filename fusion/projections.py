@@ -50,13 +50,20 @@ class TokenProjection(nn.Module):
         self.matrix_WW.copy_(matrix_WW)
         self.is_diagonal.fill_(not collapsed)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        centred = tokens.to(self.centre_W.dtype) - self.centre_W
-        if not self.training:  # both maps as one, which is as narrow as its result
-            return F.linear(centred, self.linear.weight @ self.matrix_WW.T, self.linear.bias)
-        standardised = centred * self.matrix_WW.diagonal() if self.is_diagonal else centred @ self.matrix_WW
-        projected: Tensor = self.linear(self.dropout(standardised))
+    def forward(self, tokens: Tensor, *, are_standard: bool = False) -> Tensor:
+        """The vectors of tokens, which may be standardised already."""
+        if not (self.training or are_standard):  # both maps as one, which is as narrow as its result
+            return F.linear(self._centred(tokens), self.linear.weight @ self.matrix_WW.T, self.linear.bias)
+        projected: Tensor = self.linear(self.dropout(tokens if are_standard else self.standardise(tokens)))
         return projected
+
+    def standardise(self, tokens: Tensor) -> Tensor:
+        """Tokens on one footing, as wide as they are."""
+        centred = self._centred(tokens)
+        return centred * self.matrix_WW.diagonal() if self.is_diagonal else centred @ self.matrix_WW
+
+    def _centred(self, tokens: Tensor) -> Tensor:
+        return tokens.to(self.centre_W.dtype) - self.centre_W
 
 
 class TimeEmbedding(nn.Module):

@@ -118,12 +118,16 @@ class Task(L.LightningModule, ABC):
 
 
 class RankingTask(Task):
-    """Predicts the items of histories from what stands beside them there."""
+    """Predicts the items of histories from what stands beside them there.
+
+    Steps learn from `learned`: the `tokens`, of which some may be standardised already.
+    """
 
     def __init__(
         self,
         towers: Towers,
         tokens: Tokens,
+        learned: Tokens,
         histories: Histories,
         config: FusionConfig,
         holdout: Holdout | None,
@@ -132,12 +136,13 @@ class RankingTask(Task):
         super().__init__(tokens, config)
         assert towers.items is not None
         self.towers, self.items, self.holdout = towers, towers.items, holdout
+        self.learned = learned
         self.histories = histories
         self.chunks = Chunks(histories, size=config.chunk, user_weight=config.user_weight, seed=config.seed)
         self.sampler: CandidateSampler | None = None
         if uses_full_softmax(tokens, config):
             self.rows = torch.arange(len(tokens))
-            self.table = tokens.select(self.rows)
+            self.table = learned.select(self.rows)
             self.candidates = self.items.trained_I.nonzero().flatten()
         else:
             counts_I = torch.from_numpy(target_counts(histories, len(tokens), 1.0))
@@ -183,7 +188,7 @@ class RankingTask(Task):
         else:
             candidates_C, log_q_C = self.sampler.draw(targets_P)
             rows = torch.unique(torch.cat([candidates_C, batch.items_BT[batch.there_BT]]))
-            items = self.items(self.tokens.select(rows).to(self.device), rows)
+            items = self.items(self.learned.select(rows).to(self.device), rows)
         vectors_BTD = items.vectors_ID[torch.searchsorted(rows, batch.items_BT).clamp(max=len(rows) - 1)]
         if batch.ordered:
             vectors_BTD = F.dropout(vectors_BTD, self.config.history_dropout, self.training)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
@@ -21,12 +21,14 @@ VALUES_AT_ONCE = 2**24
 class TokenTable:
     """The tokens of I items: modality -> `(I, T, width)`, masks `(I, T)`, and times `(I, T)` in seconds where known.
 
-    Items without any token are allowed here; their content is a zero vector.
+    Items without any token are allowed here; their content is a zero vector. The tokens of the modalities in `standard`
+    are standardised, as a fusion would do it first.
     """
 
     tokens: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
     times: Mapping[str, Tensor] = field(default_factory=dict)
+    standard: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         lengths = {len(x) for x in (*self.tokens.values(), *self.masks.values(), *self.times.values())}
@@ -61,12 +63,16 @@ class TokenTable:
 
     def select(self, rows: Tensor) -> TokenTable:
         """The items of these rows."""
-        return TokenTable(*({m: x[rows] for m, x in part.items()} for part in (self.tokens, self.masks, self.times)))
+        return self._map(lambda x: x[rows])
 
     def to(self, device: torch.device) -> TokenTable:
-        return TokenTable(
-            *({m: x.to(device) for m, x in part.items()} for part in (self.tokens, self.masks, self.times))
+        return self._map(lambda x: x.to(device))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> TokenTable:
+        tokens, masks, times = (
+            {m: function(x) for m, x in part.items()} for part in (self.tokens, self.masks, self.times)
         )
+        return TokenTable(tokens, masks, times, self.standard)
 
     def arrays(self) -> Iterator[NDArray[Any]]:
         """All that tells these tokens from others."""
@@ -149,9 +155,10 @@ def _reopened(
 
 @dataclass(frozen=True)
 class RaggedTokens:
-    """The tokens of a catalog by modality, without padding, in memory or in files."""
+    """The tokens of a catalog by modality, without padding, in memory or in files; `standard` as of a `TokenTable`."""
 
     parts: Mapping[str, RaggedPart]
+    standard: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(next(iter(self.parts.values())).counts_I)
@@ -184,7 +191,7 @@ class RaggedTokens:
         tokens, masks, times = {}, {}, {}
         for modality, part in self.parts.items():
             tokens[modality], masks[modality], times[modality] = part.read(rows.cpu().numpy())
-        return TokenTable(tokens, masks, times)
+        return TokenTable(tokens, masks, times, self.standard)
 
     def arrays(self) -> Iterator[NDArray[Any]]:
         """All that tells these tokens from others: of files, how many tokens each item has, and when they are."""

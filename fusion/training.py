@@ -24,9 +24,10 @@ from fusion.config import FitReport, FusionConfig, Hardware, TrainingError
 from fusion.histories import Histories
 from fusion.item_tower import ItemTower
 from fusion.neighbours import EXACT_ITEMS, ContentNeighbours, Search
+from fusion.projections import TokenProjection
 from fusion.runs import run
 from fusion.tasks import AlignmentTask, RankingTask, TwoViewsTask, target_counts, uses_full_softmax
-from fusion.token_table import Tokens, TokenTable
+from fusion.token_table import RaggedPart, RaggedTokens, Tokens, TokenTable
 from fusion.tower import Towers
 from fusion.user_tower import UserTower
 from fusion.validation import Holdout
@@ -89,7 +90,8 @@ def fit_ranking(
     holdout = None
     if validation_UI is not None:
         holdout = Holdout(histories, validation_UI, config.validation_users, config.seed)
-    task = RankingTask(towers, tokens, histories, config, holdout, hardware.num_devices)
+    learned = _whitened(tokens, fusion)
+    task = RankingTask(towers, tokens, learned, histories, config, holdout, hardware.num_devices)
     report = run(task, config, hardware)
     towers.eval()
     if validation_UI is not None:
@@ -162,6 +164,19 @@ def _make_fusion(tokens: Tokens, config: FusionConfig) -> Fusion:
     sample = _sample(tokens, config)
     fusion.calibrate(sample.tokens, sample.masks)
     return fusion
+
+
+def _whitened(tokens: Tokens, fusion: Fusion) -> Tokens:
+    """The same tokens; those in memory that a fusion would whiten in every step are whitened once."""
+    if not isinstance(tokens, RaggedTokens):
+        return tokens
+    parts: dict[str, RaggedPart] = {}
+    for modality, part in tokens.parts.items():
+        projection = fusion.projections[modality]
+        assert isinstance(projection, TokenProjection)
+        if isinstance(part.values, np.ndarray) and not projection.is_diagonal:
+            parts[modality] = replace(part, values=projection.standardise(torch.from_numpy(part.values)).numpy())
+    return RaggedTokens({**tokens.parts, **parts}, standard=frozenset(parts))
 
 
 def _sample(tokens: Tokens, config: FusionConfig) -> TokenTable:

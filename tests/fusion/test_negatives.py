@@ -75,7 +75,7 @@ def make_task(histories: Histories, full_softmax_items: int, **settings: float) 
     fusion.calibrate(table.tokens, table.masks)
     items = ItemTower(fusion, counts_I, id_dropout=0.0, sparse=not full_softmax_items)
     users = UserTower(16, (2.0, 9.0) if histories.ordered else ())
-    return RankingTask(Towers(fusion, items, users), table, histories, config, None)
+    return RankingTask(Towers(fusion, items, users), table, table, histories, config, None)
 
 
 @pytest.mark.parametrize("ordered", [True, False])
