@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusion.dropout import dropout
 from fusion.whitening import is_collapsed, standardising, whitening
 
 # Small, so that training grows useful features instead of carrying random ones along; large gains ruin ranking.
@@ -31,7 +32,7 @@ class TokenProjection(nn.Module):
 
     def __init__(self, width: int, dim: int, input_dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(input_dropout)
+        self.input_dropout = input_dropout
         self.linear = nn.Linear(width, dim)
         nn.init.normal_(self.linear.weight, std=INITIAL_GAIN / math.sqrt(width))
         nn.init.zeros_(self.linear.bias)
@@ -54,7 +55,8 @@ class TokenProjection(nn.Module):
         """The vectors of tokens, which may be standardised already."""
         if not (self.training or are_standard):  # both maps as one, which is as narrow as its result
             return F.linear(self._centred(tokens), self.linear.weight @ self.matrix_WW.T, self.linear.bias)
-        projected: Tensor = self.linear(self.dropout(tokens if are_standard else self.standardise(tokens)))
+        standardised = tokens if are_standard else self.standardise(tokens)
+        projected: Tensor = self.linear(dropout(standardised, self.input_dropout) if self.training else standardised)
         return projected
 
     def standardise(self, tokens: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fusion.base import Fusion
 from fusion.config import FusionConfig, TrainingError
+from fusion.dropout import dropout
 from fusion.histories import ChunkBatch, ChunkBatches, Chunks, Histories
 from fusion.item_tower import Items
 from fusion.linear import linear_factors
@@ -190,8 +191,8 @@ class RankingTask(Task):
             rows = torch.unique(torch.cat([candidates_C, batch.items_BT[batch.there_BT]]))
             items = self.items(self.learned.select(rows).to(self.device), rows)
         vectors_BTD = items.vectors_ID[torch.searchsorted(rows, batch.items_BT).clamp(max=len(rows) - 1)]
-        if batch.ordered:
-            vectors_BTD = F.dropout(vectors_BTD, self.config.history_dropout, self.training)
+        if batch.ordered and self.training:
+            vectors_BTD = dropout(vectors_BTD, self.config.history_dropout)
         users_PD = self.towers.users(batch, vectors_BTD)[batch.targets_BT]
         places_C = torch.searchsorted(rows, candidates_C)
         return weighted_softmax(

@@ -46,13 +46,19 @@ def pairs() -> Pairs:
 
 
 @pytest.fixture(scope="module")
-def model(one_thread: None, store: FeatureStore, pairs: Pairs) -> Recommender:
+def no_factors(module_patch: pytest.MonkeyPatch) -> None:
+    """In so little data chance decides whether a linear autoencoder's factors help, and so how wide vectors are."""
+    module_patch.setattr("fusion.tasks.FACTOR_SHARES", ())
+
+
+@pytest.fixture(scope="module")
+def model(one_thread: None, no_factors: None, store: FeatureStore, pairs: Pairs) -> Recommender:
     """Users in no order."""
     return Recommender.fit(store, pairs[0], validation=pairs[1], config=CONFIG, hardware=QUIET)
 
 
 @pytest.fixture(scope="module")
-def timed(one_thread: None, store: FeatureStore, pairs: Pairs) -> Recommender:
+def timed(one_thread: None, no_factors: None, store: FeatureStore, pairs: Pairs) -> Recommender:
     """Users in the order of time."""
     train, held_out = with_times(pairs[0]), with_times(pairs[1], start_day=1000)
     return Recommender.fit(store, train, validation=held_out, config=CONFIG, hardware=QUIET)
