@@ -28,4 +28,4 @@ def dropout(x: Tensor, share: float) -> Tensor:
     level = round(share * _LEVELS)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(_DRAW.min, None)  # all 64 bits of each
     kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= level - _LEVELS // 2
-    return x * (kept.to(x.dtype) / (1 - level / _LEVELS))
+    return (x * kept).mul_(1 / (1 - level / _LEVELS))
