@@ -21,7 +21,7 @@ import csv
 import os
 import shutil
 import wave
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +55,14 @@ NEEDED = {
 }
 collect_ignore_glob = ["*conftest.py"]  # they hold no examples, and two of one name cannot be collected
 collect_ignore = [path for path, package in NEEDED.items() if find_spec(package) is None]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what a test printed that is no text, such as half a surrogate pair: no report of it leaves a process."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

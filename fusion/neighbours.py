@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fusion.token_table import Tokens, TokenTable, row_blocks
-from fusion.whitening import is_collapsed, whitening
+from fusion.whitening import is_collapsed, principal_axes, whitening
 
 WIDTH = 128
 EXACT_ITEMS = 50_000
@@ -137,5 +137,5 @@ def _principal(mean_NW: Tensor) -> tuple[Tensor, Tensor]:
     if width <= WIDTH:
         return centre_W, matrix_WW
     mapped_NW = (mean_NW - centre_W) @ matrix_WW
-    _, basis_WW = torch.linalg.eigh(mapped_NW.T.double() @ mapped_NW.double())
+    _, basis_WW = principal_axes(mapped_NW.T.double() @ mapped_NW.double())
     return centre_W, matrix_WW @ basis_WW[:, -WIDTH:].float()

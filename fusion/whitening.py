@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -37,9 +38,18 @@ def whitening(vectors_NW: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean_W = vectors_NW.double().mean(0)
     centred_NW = vectors_NW.double() - mean_W
-    values_W, basis_WW = torch.linalg.eigh(centred_NW.T @ centred_NW / len(vectors_NW))
+    values_W, basis_WW = principal_axes(centred_NW.T @ centred_NW / len(vectors_NW))
     values_W = values_W.clamp(min=0)
     matrix_WW = basis_WW * (values_W + SHRINKAGE * values_W.mean()).clamp(min=1e-12).rsqrt() @ basis_WW.T
     deviation_W = (centred_NW @ matrix_WW).std(0, correction=0)
     varies_W = centred_NW.std(0, correction=0) > 1e-6 * mean_W.abs().clamp(min=1e-6)
     return mean_W.float(), (matrix_WW * torch.where(varies_W, 1 / deviation_W.clamp(min=1e-12), 0.0)).float()
+
+
+def principal_axes(symmetric_WW: Tensor) -> tuple[Tensor, Tensor]:
+    """(ascending eigenvalues `(W,)`, eigenvectors as columns `(W, W)`) of a symmetric matrix in double precision.
+
+    By SciPy: where few items fill few of many dimensions, `torch.linalg.eigh` ends without a result on some processors.
+    """
+    values_W, axes_WW = scipy.linalg.eigh(symmetric_WW.cpu().numpy())
+    return torch.from_numpy(values_W).to(symmetric_WW.device), torch.from_numpy(axes_WW).to(symmetric_WW.device)

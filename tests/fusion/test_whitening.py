@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fusion.whitening import is_collapsed, standardising, whitening
+from fusion.whitening import is_collapsed, principal_axes, standardising, whitening
 
 
 def make_features(strength: float, num: int = 2000, width: int = 40) -> torch.Tensor:
@@ -37,3 +37,12 @@ def test_features_that_never_vary_become_zero() -> None:
         assert changed[:, 3].abs().max() < 1e-3
         assert changed.isfinite().all()
         assert torch.allclose(changed[:, 4:].std(0, correction=0), torch.ones(36), atol=1e-3)
+
+
+def test_few_items_of_many_features_have_principal_axes() -> None:
+    words_NW = (torch.rand(12, 1024, generator=torch.Generator().manual_seed(0)) < 0.02).double() / 6
+    square_WW = words_NW.T @ words_NW
+    values_W, axes_WW = principal_axes(square_WW)
+    torch.testing.assert_close(axes_WW * values_W @ axes_WW.T, square_WW)
+    torch.testing.assert_close(axes_WW.T @ axes_WW, torch.eye(1024, dtype=torch.float64))
+    assert int((values_W > 1e-9).sum()) == 12

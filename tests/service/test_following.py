@@ -79,18 +79,13 @@ def test_figures_say_what_is_not_taken_up_until_it_is(folder: Path) -> None:
 def test_a_fault_of_its_own_is_seen_and_does_not_end_the_following(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    faults = iter([ZeroDivisionError("a fault")])
-    refresh = Resources.refresh
+    def fails(self: Resources) -> int:
+        raise ZeroDivisionError("a fault")
 
-    def faulty(self: Resources) -> int:
-        for fault in faults:
-            raise fault
-        return refresh(self)
-
-    monkeypatch.setattr(Resources, "refresh", faulty)
-    monkeypatch.setattr(application, "RETRY_SECONDS", 4.0)
     with TestClient(create_app(config_of(folder, folder / "i.sqlite")), base_url=BASE) as client:
-        until(client, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(Resources, "refresh", fails)
+            until(client, 2)
         until(client, 0)
     assert "a fault" in caplog.text
 
