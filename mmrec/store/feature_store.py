@@ -32,7 +32,7 @@ from mmrec.store.tables import Tables, Version, drop_old_versions, versions
 
 TABLE = "items"
 ENCODERS_TABLE = "encoders"
-SCAN_ROWS, NARROW_SCAN_ROWS = 1024, 65536
+SCAN_ROWS, NARROW_SCAN_ROWS = 1024, 8192
 COMMITS_BETWEEN_COMPACTIONS = 64
 MAX_FRAGMENTS = 1024
 KEEP_VERSIONS = timedelta(days=7)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable
 from functools import cache
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 
 from mmrec.errors import Reason
 from mmrec.store.features import MODALITIES, Modality, Status, StoredRow
-from mmrec.store.rows import SCHEMA
 
 HASH_CHARACTERS: Final = 16
 """Of hexadecimal: all hashes in a row are of 64 bits. Two are compared only for one item."""
@@ -45,7 +45,6 @@ KEY_COLUMNS = (
 _DIGITS = np.array([int(chr(code), 16) if chr(code) in "0123456789abcdef" else 0 for code in range(256)], np.uint8)
 _FLAGS = [(modality, name) for modality in MODALITIES for name in _OF_A_MODALITY]
 _IDS_AT_ONCE = 2**16
-_NO_ROWS = pa.RecordBatch.from_pylist([], pa.schema([SCHEMA.field(name) for name in KEY_COLUMNS]))
 
 
 class StoredKeys:
@@ -61,13 +60,14 @@ class StoredKeys:
     """
 
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
-        parts = [_columns(batch) for batch in chain([_NO_ROWS], batches)]
-        ids = np.concatenate([part.pop("item_id") for part in parts])
-        order = np.argsort(ids)
-        self._ids = ids[order]
-        columns = {name: np.concatenate([part.pop(name) for part in parts])[order] for name in list(parts[0])}
-        self._hashes = {name: columns[name] for name in _HASHES}
-        self._flags = columns["flags"]
+        columns = {name: array("Q") for name in ("item_id", *_HASHES)} | {"flags": array("H")}
+        for batch in batches:
+            for name, values in _columns(batch).items():
+                columns[name].frombytes(values.tobytes())
+        order = np.argsort(np.asarray(columns["item_id"]))
+        self._ids = np.asarray(columns.pop("item_id"))[order]
+        self._flags = np.asarray(columns.pop("flags"))[order]
+        self._hashes = {name: np.asarray(columns.pop(name))[order] for name in _HASHES}
 
     def __len__(self) -> int:
         return len(self._ids)
