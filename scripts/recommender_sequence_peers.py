@@ -120,10 +120,11 @@ def rectools_transformer(
     model.fit(dataset)
 
     def best(rows: Rows) -> Rows:
-        from recommender_peers import K
+        """By popularity for users of one interaction, of whom it learns nothing and whom it does not know."""
+        from recommender_peers import K, popularity
 
-        lists = model.recommend(users=rows, dataset=dataset, k=K, filter_viewed=True)
-        rows_UK = np.full((len(rows), K), -1, np.int64)
+        lists = model.recommend(users=rows, dataset=dataset, k=K, filter_viewed=True, on_unsupported_targets="ignore")
+        rows_UK = popularity(problem, {}, seed, deadline)[0](rows)
         places = {row: place for place, row in enumerate(rows.tolist())}
         rows_UK[[places[user] for user in lists["user_id"]], lists["rank"].to_numpy() - 1] = lists["item_id"]
         return rows_UK
