@@ -28,7 +28,7 @@ from typing import Any
 
 import recommender_ours as ours
 from benching import describe_machine, print_table
-from recommender_bars import check_bars, plot
+from recommender_bars import IDS_ALONE, check_bars, plot
 from recommender_data import DATA_SETS, DataSet, load_data_set
 from recommender_peers import Peer, draw_settings, peers
 from recommender_runs import METRICS, OURS, Floats, Run, Runs, mean_over_seeds, summary, user_metrics
@@ -136,25 +136,30 @@ class SetComparison:
             return f"the data have no {peer.needs} features"
         return ""
 
-    def _ours(self) -> dict[str, Any]:
+    def _seeds(self) -> list[int]:
         seeds = list(self.arguments.seeds)
         while self.data.name == "tiktok" and len(seeds) < TIKTOK_SEEDS and not self.arguments.quick:
             seeds.append(max(seeds) + 1)
-        return self._measured(OURS, [self._run(OURS, self.ours, seed) for seed in seeds])
+        return seeds
+
+    def _ours(self) -> dict[str, Any]:
+        return self._measured(OURS, [self._run(OURS, self.ours, seed) for seed in self._seeds()])
 
     def _variants(self) -> dict[str, Any]:
-        """What is left out, one seed each, beside the full model of the same seed."""
-        seed, found = self.arguments.seeds[0], {}
-        full = user_metrics(self.data, self._rows(self._run(OURS, self.ours, seed)), "validation")
+        """What is left out, beside the full model of the same seeds: all of them for content, else the first."""
+        found: dict[str, Any] = {}
         for name in ours.variants(list(self.data.content), self.data.ordered, self.data.name == "movies-time"):
             if self.arguments.variants is not None and name not in self.arguments.variants:
                 continue
-            run = self._run(OURS, {"variant": name, **self.ours}, seed)
-            figures = summary(self.data, [run], "validation")
-            if not run.failed:
-                metrics = self.users["validation"][name] = mean_over_seeds(self.data, [run], "validation")
+            seeds = self._seeds() if name == IDS_ALONE else self.arguments.seeds[:1]
+            runs = [self._run(OURS, {"variant": name, **self.ours}, seed) for seed in seeds]
+            figures = summary(self.data, runs, "validation")
+            if metrics := mean_over_seeds(self.data, runs, "validation"):
+                self.users["validation"][name] = metrics
+                whole = [self._run(OURS, self.ours, run.seed) for run in runs if not run.failed]
+                full = mean_over_seeds(self.data, whole, "validation")
                 figures["full minus this"] = {metric: difference(full[metric], metrics[metric]) for metric in full}
-            found[name] = figures | {"fit": run.describe()}
+            found[name] = figures | {"fits": [run.describe() for run in runs]}
         return found
 
     def _peer(self, name: str, peer: Peer) -> dict[str, Any]:

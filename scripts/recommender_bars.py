@@ -9,7 +9,7 @@ from typing import Any
 OURS = "mmrec"
 RECALL, NDCG, COLD = "recall@20", "ndcg@20", "cold_recall@20"
 METRICS = (RECALL, NDCG)
-NOT_MEASURED = "not measured"
+IDS_ALONE, NOT_MEASURED = "ids alone (no content)", "not measured"
 Bar = dict[str, Any]
 Result = Mapping[str, Any]
 
@@ -107,7 +107,7 @@ def _beats_best(result: Result, part: str, level: float) -> Iterator[Bar]:
 
 
 def _parts_help(result: Result) -> Iterator[Bar]:
-    ids, mean = (result["variants"].get(name, {}) for name in ("ids alone (no content)", "mean for attention"))
+    ids, mean = (result["variants"].get(name, {}) for name in (IDS_ALONE, "mean for attention"))
     gains = [ids["full minus this"][metric] for metric in METRICS] if "full minus this" in ids else []
     yield _bar(
         "content helps: above ids alone, p < 0.05",
