@@ -157,6 +157,7 @@ class SetComparison:
             if metrics := mean_over_seeds(self.data, runs, "validation"):
                 self.users["validation"][name] = metrics
                 whole = [self._run(OURS, self.ours, run.seed) for run in runs if not run.failed]
+                self._rows(whole[0])  # without which there is nothing to compare with
                 full = mean_over_seeds(self.data, whole, "validation")
                 figures["full minus this"] = {metric: difference(full[metric], metrics[metric]) for metric in full}
             found[name] = figures | {"fits": [run.describe() for run in runs]}
