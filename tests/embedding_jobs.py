@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.process import BaseProcess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmrec.embedding.job import EmbedReport, embed
 from mmrec.store.feature_store import FeatureStore
 from mmrec.store.features import Features
-
-Children = Callable[[], list[BaseProcess]]
 
 PRESET = """
 visual: {kind: descriptors}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -66,17 +67,18 @@ def decode_catalog(
     tasks = [_Task(item, row) for row, item in enumerate(items)]
     media = CatalogMedia([task.item.item_id for task in tasks], {modality: {} for modality in loaded.encoders})
     used_bytes = 0
-    for done, (task, decoded) in enumerate(decode_items(tasks, loaded.frames, loaded.sound, limits), start=1):
-        for modality, parts in _parts_of(task.item, decoded, loaded):
-            media.parts[modality][task.row] = parts
-            used_bytes += sum(part.nbytes for part in parts.data if isinstance(part, np.ndarray))
-        problems = {"visual": decoded.visual_problem, "audio": decoded.audio_problem}
-        media.reasons.update(p.reason.value for m, p in problems.items() if p is not None and m in loaded.encoders)
-        if used_bytes > memory_bytes:
-            raise MMRecError(
-                f"the media of {done} of {len(tasks)} items take more than {memory_bytes / 2**30:.3g} GiB: adapt to a "
-                "part of the catalog, take fewer frames and windows in the preset, or allow more memory"
-            )
+    with closing(decode_items(tasks, loaded.frames, loaded.sound, limits)) as finished:
+        for done, (task, decoded) in enumerate(finished, start=1):
+            for modality, parts in _parts_of(task.item, decoded, loaded):
+                media.parts[modality][task.row] = parts
+                used_bytes += sum(part.nbytes for part in parts.data if isinstance(part, np.ndarray))
+            problems = {"visual": decoded.visual_problem, "audio": decoded.audio_problem}
+            media.reasons.update(p.reason.value for m, p in problems.items() if p is not None and m in loaded.encoders)
+            if used_bytes > memory_bytes:
+                raise MMRecError(
+                    f"the media of {done} of {len(tasks)} items take more than {memory_bytes / 2**30:.3g} GiB: "
+                    "adapt to a part of the catalog, take fewer frames and windows in the preset, or allow more memory"
+                )
     return media
 
 

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -344,3 +345,4 @@ class TestBadInput:
     def test_more_media_than_memory(self, catalog, preset, tmp_path):
         with pytest.raises(MMRecError, match=r"take more than .* GiB: adapt to a part of the catalog"):
             adapt(catalog, preset=preset, out=tmp_path, memory_bytes=20_000, device="cpu", limits=ONE_WORKER)
+        assert multiprocessing.active_children() == []

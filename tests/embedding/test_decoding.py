@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedding_jobs import Children
 from media_files import write_image, write_sound, write_video
 
 import mmrec
@@ -114,15 +113,13 @@ def test_items_that_may_not_be_opened_pass_through_with_their_problem(clips: lis
     assert found["forbidden"].frames_TFHWC is None
 
 
-def test_no_worker_starts_where_nothing_is_to_be_decoded(
-    monkeypatch: pytest.MonkeyPatch, own_children: Children
-) -> None:
+def test_no_worker_starts_where_nothing_is_to_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmrec.embedding.decoding, "_decode", None)
     tasks = [Task(Item(item_id=str(n), title="t")) for n in range(1000)]
     names: list[str] = []
     for finished, _ in decode_items(iter(tasks), FRAMES, SOUND, DecodeLimits(workers=2)):
         names.append(finished.item.item_id)
-        assert own_children() == []
+        assert multiprocessing.active_children() == []
     assert names == [str(n) for n in range(1000)]
 
 
@@ -205,16 +202,16 @@ def test_small_items_are_taken_well_ahead(clips: list[Path]) -> None:
     assert LOOKAHEAD_PER_WORKER < max(ahead) <= MAX_LOOKAHEAD_PER_WORKER + 1
 
 
-def test_no_worker_outlives_the_job(clips: list[Path], own_children: Children) -> None:
+def test_no_worker_outlives_the_job(clips: list[Path]) -> None:
     tasks = [task(path) for path in clips] * 10
     decode(tasks, workers=2)
-    assert own_children() == []
+    assert multiprocessing.active_children() == []
 
     abandoned = decode_items(iter(tasks), FRAMES, SOUND, DecodeLimits(workers=2))
     next(abandoned)
-    assert own_children() != []
+    assert multiprocessing.active_children() != []
     abandoned.close()  # type: ignore[attr-defined]
-    assert own_children() == []
+    assert multiprocessing.active_children() == []
 
 
 def test_a_worker_whose_job_ends_while_it_starts_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
@@ -228,14 +225,14 @@ def test_a_worker_whose_job_ends_while_it_starts_is_silent(capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_error_of_the_catalog_stops_the_workers_too(clips: list[Path], own_children: Children) -> None:
+def test_an_error_of_the_catalog_stops_the_workers_too(clips: list[Path]) -> None:
     def tasks() -> Iterator[Task]:
         yield from [task(path) for path in clips] * 4
         raise MMRecError("the catalog changed")
 
     with pytest.raises(MMRecError, match="the catalog changed"):
         decode(tasks(), workers=2)
-    assert own_children() == []
+    assert multiprocessing.active_children() == []
 
 
 def script_environment() -> dict[str, str]:
@@ -372,7 +369,7 @@ def test_limits_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
         DecodeLimits(**values)
 
 
-def test_workers_killed_while_they_wait_are_replaced(clips: list[Path], own_children: Children) -> None:
+def test_workers_killed_while_they_wait_are_replaced(clips: list[Path]) -> None:
     tasks = [task(path) for path in clips]
     done = decode_items(iter(tasks), FRAMES, SOUND, DecodeLimits(workers=1))
     names = []
@@ -380,7 +377,7 @@ def test_workers_killed_while_they_wait_are_replaced(clips: list[Path], own_chil
         names.append(finished.item.item_id)
         assert media.visual_problem is None
         if len(names) == 1:
-            for child in own_children():
+            for child in multiprocessing.active_children():
                 child.kill()
             time.sleep(1.0)
     assert sorted(names) == sorted(str(path) for path in clips)
