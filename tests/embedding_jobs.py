@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from mmrec.embedding.job import EmbedReport, embed
 from mmrec.store.feature_store import FeatureStore
 from mmrec.store.features import Features
+
+Children = Callable[[], list[BaseProcess]]
 
 PRESET = """
 visual: {kind: descriptors}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
 from embedding_jobs import (
     MEDIA_ROWS,
     PRESET,
+    Children,
     run,
     words_only,
     write_catalog,
@@ -16,6 +18,13 @@ from embedding_jobs import (
 from media_files import write_image, write_sound, write_video
 
 from mmrec.embedding.job import EmbedReport
+
+
+@pytest.fixture
+def own_children() -> Children:
+    """The processes that this test started and that live: other modules may have left some."""
+    others = set(multiprocessing.active_children())
+    return lambda: [child for child in multiprocessing.active_children() if child not in others]
 
 
 @pytest.fixture(scope="session")

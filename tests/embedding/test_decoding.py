@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from embedding_jobs import Children
 from media_files import write_image, write_sound, write_video
 
 import mmrec
@@ -113,13 +114,15 @@ def test_items_that_may_not_be_opened_pass_through_with_their_problem(clips: lis
     assert found["forbidden"].frames_TFHWC is None
 
 
-def test_no_worker_starts_where_nothing_is_to_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_worker_starts_where_nothing_is_to_be_decoded(
+    monkeypatch: pytest.MonkeyPatch, own_children: Children
+) -> None:
     monkeypatch.setattr(mmrec.embedding.decoding, "_decode", None)
     tasks = [Task(Item(item_id=str(n), title="t")) for n in range(1000)]
     names: list[str] = []
     for finished, _ in decode_items(iter(tasks), FRAMES, SOUND, DecodeLimits(workers=2)):
         names.append(finished.item.item_id)
-        assert multiprocessing.active_children() == []
+        assert own_children() == []
     assert names == [str(n) for n in range(1000)]
 
 
@@ -202,16 +205,16 @@ def test_small_items_are_taken_well_ahead(clips: list[Path]) -> None:
     assert LOOKAHEAD_PER_WORKER < max(ahead) <= MAX_LOOKAHEAD_PER_WORKER + 1
 
 
-def test_no_worker_outlives_the_job(clips: list[Path]) -> None:
+def test_no_worker_outlives_the_job(clips: list[Path], own_children: Children) -> None:
     tasks = [task(path) for path in clips] * 10
     decode(tasks, workers=2)
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
 
     abandoned = decode_items(iter(tasks), FRAMES, SOUND, DecodeLimits(workers=2))
     next(abandoned)
-    assert multiprocessing.active_children() != []
+    assert own_children() != []
     abandoned.close()  # type: ignore[attr-defined]
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
 
 
 def test_a_worker_whose_job_ends_while_it_starts_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
@@ -225,14 +228,14 @@ def test_a_worker_whose_job_ends_while_it_starts_is_silent(capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_error_of_the_catalog_stops_the_workers_too(clips: list[Path]) -> None:
+def test_an_error_of_the_catalog_stops_the_workers_too(clips: list[Path], own_children: Children) -> None:
     def tasks() -> Iterator[Task]:
         yield from [task(path) for path in clips] * 4
         raise MMRecError("the catalog changed")
 
     with pytest.raises(MMRecError, match="the catalog changed"):
         decode(tasks(), workers=2)
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
 
 
 def script_environment() -> dict[str, str]:
@@ -369,7 +372,7 @@ def test_limits_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:
         DecodeLimits(**values)
 
 
-def test_workers_killed_while_they_wait_are_replaced(clips: list[Path]) -> None:
+def test_workers_killed_while_they_wait_are_replaced(clips: list[Path], own_children: Children) -> None:
     tasks = [task(path) for path in clips]
     done = decode_items(iter(tasks), FRAMES, SOUND, DecodeLimits(workers=1))
     names = []
@@ -377,7 +380,7 @@ def test_workers_killed_while_they_wait_are_replaced(clips: list[Path]) -> None:
         names.append(finished.item.item_id)
         assert media.visual_problem is None
         if len(names) == 1:
-            for child in multiprocessing.active_children():
+            for child in own_children():
                 child.kill()
             time.sleep(1.0)
     assert sorted(names) == sorted(str(path) for path in clips)

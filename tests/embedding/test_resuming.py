@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 from embedding_jobs import (
     TEXT_PRESET,
+    Children,
     by_id,
     copied,
     run,
@@ -124,7 +124,7 @@ def test_another_preset_is_refused_or_replaces(words: Path) -> None:
     assert run(words).skipped == 40
 
 
-def test_an_interrupted_job_keeps_what_is_done(words: Path) -> None:
+def test_an_interrupted_job_keeps_what_is_done(words: Path, own_children: Children) -> None:
     def interrupt(report: EmbedReport) -> None:
         if report.done >= 15:
             raise KeyboardInterrupt
@@ -133,19 +133,21 @@ def test_an_interrupted_job_keeps_what_is_done(words: Path) -> None:
         run(words, batch_size=4, progress=interrupt)
     stored = len(FeatureStore(words / "store"))
     assert 15 <= stored < 40
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
     report = run(words)
     assert (report.skipped, report.ok) == (stored, 40 - stored)
 
 
-def test_an_interrupt_while_decoding_stops_the_workers(media_folder: Path, tmp_path: Path) -> None:
+def test_an_interrupt_while_decoding_stops_the_workers(
+    media_folder: Path, tmp_path: Path, own_children: Children
+) -> None:
     def interrupt(report: EmbedReport) -> None:
         if report.done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         embed(media_folder, tmp_path / "store", preset=media_folder / "small.yaml", batch_size=1, progress=interrupt)
-    assert multiprocessing.active_children() == []
+    assert own_children() == []
     assert len(FeatureStore(tmp_path / "store")) >= 1
 
 
