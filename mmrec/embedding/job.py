@@ -136,7 +136,7 @@ def embed(
                     report = EmbedReport()
                     job.run(target, report)
                 if report.skipped < report.items or report.pruned:
-                    target.compact(timedelta(days=keep_days))
+                    stages.compact(target, timedelta(days=keep_days))
                 report.judge(max_failures, accept_missing=accept_missing)
             finally:
                 report.seconds = time.perf_counter() - start
@@ -171,7 +171,7 @@ class _Job:
             logger.warning("the text encoder does not know the languages of some texts: %s", languages)
         report.not_in_catalog = self._num_leaving(store, stored)  # a folder may be lost by now
         if self.max_pruned is not None:
-            report.pruned = store.prune(self.manifest.item_ids())
+            report.pruned = self.engine.prune(store, self.manifest)
             report.not_in_catalog -= report.pruned
         used = self.engine.fingerprints
         report.encoders = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from datetime import timedelta
 from itertools import chain
 
 from mmrec.catalog import Catalog
@@ -31,6 +32,12 @@ class LocalEngine:
 
     def num_leaving(self, manifest: Catalog) -> int:
         return self._keys.num_leaving(manifest.item_ids())
+
+    def prune(self, store: FeatureStore, manifest: Catalog) -> int:
+        return store.prune(manifest.item_ids())
+
+    def compact(self, store: FeatureStore, keep_versions: timedelta) -> None:
+        store.compact(keep_versions)
 
     def embed(self, manifest: Catalog, work: Work, telling: Telling) -> None:
         telling.report.workers = work.limits.num_workers

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cache, partial
 from itertools import islice
 from typing import Any
@@ -97,6 +98,7 @@ class RayEngine:
         self._num_encoders = max(1, int(gpus / gpus_per_encoder) if gpus_per_encoder else self._cpus // 2)
         self._described: _Described = _got(self._task(_describe, num_gpus=gpus_per_encoder).remote(preset, loading))
         self._keys: Any = None
+        self._caretaker: Any = None
 
     @property
     def fingerprints(self) -> Mapping[Modality, str]:
@@ -104,9 +106,17 @@ class RayEngine:
 
     def begin(self, store: FeatureStore) -> None:
         self._keys = self._task(_read_keys).remote(store)
+        actor = ray.remote(num_cpus=self._little, max_restarts=-1, max_task_retries=-1, **on_this_machine())
+        self._caretaker = actor(_Caretaker).remote(store)
 
     def num_leaving(self, manifest: Catalog) -> int:
         return int(_got(self._task(_num_leaving, **on_this_machine()).remote(self._keys, manifest)))
+
+    def prune(self, store: FeatureStore, manifest: Catalog) -> int:
+        return int(_got(self._caretaker.prune.remote(manifest)))
+
+    def compact(self, store: FeatureStore, keep_versions: timedelta) -> None:
+        _got(self._caretaker.compact.remote(keep_versions))
 
     def embed(self, manifest: Catalog, work: Work, telling: Telling) -> None:
         report, error = telling.report, None
@@ -119,8 +129,7 @@ class RayEngine:
                     raise parcel.error
                 report.add(parcel.report)
                 error = error or parcel.error  # all that was read before is stored first
-                with suppress(StoreError):  # others write meanwhile; the store is larger without
-                    work.store.note_commit(parcel.num_replaced)
+                self._caretaker.note_commit.remote(parcel.num_replaced)
                 telling.went_on()
         if error is not None:
             raise error
@@ -227,6 +236,23 @@ def _read_keys(store: FeatureStore) -> StoredKeys:
 
 def _num_leaving(keys: StoredKeys, manifest: Catalog) -> int:
     return keys.num_leaving(manifest.item_ids())
+
+
+class _Caretaker:
+    """An actor that counts the commits to a store, and does what passes over all of its rows."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+
+    def note_commit(self, num_replaced: int) -> None:
+        with suppress(StoreError):  # others write meanwhile; the store is larger without
+            self._store.note_commit(num_replaced)
+
+    def prune(self, manifest: Catalog) -> int:
+        return self._store.prune(manifest.item_ids())
+
+    def compact(self, keep_versions: timedelta) -> None:
+        self._store.compact(keep_versions)
 
 
 def _read(manifest: Catalog, block_items: int) -> Iterator[pa.Table]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from mmrec.catalog import Catalog, Item
@@ -66,6 +67,12 @@ class Engine(Protocol):
 
     def embed(self, manifest: Catalog, work: Work, telling: Telling) -> None:
         """Let all items that are new or changed go through the stages, and be stored."""
+
+    def prune(self, store: FeatureStore, manifest: Catalog) -> int:
+        """Delete the rows that are not in the manifest; returns how many."""
+
+    def compact(self, store: FeatureStore, keep_versions: timedelta) -> None:
+        """Merge what was written in many pieces, and drop versions older than that."""
 
 
 def unfinished(
