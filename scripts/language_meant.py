@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import json
 import sys
@@ -16,6 +17,7 @@ from language_rows import Rows, read_rows, spread
 from language_seen import poster_stores
 from pydantic import create_model
 
+import mmrec
 from mmrec.store import FeatureStore
 from mmrec.tagging import read_labels, score_labels
 from mmrec.understanding import (
@@ -132,12 +134,19 @@ def is_reached(value: dict[str, Any], aim: str) -> bool:
 
 
 def genres(arguments: argparse.Namespace) -> Rows:
-    before, _ = poster_stores(arguments)
+    """What the store embeds leaves the tags out: they are the genres."""
+    poster_stores(arguments)
     rows = [row for row in read_rows(arguments.cache / "posters.csv") if row["tags"]]
+    untagged, store = arguments.cache / "untagged.csv", arguments.cache / "untagged.store"
+    with untagged.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["item_id", "media", "title", "description"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    mmrec.embed(untagged, store, preset="light", device="cpu")
     names = sorted({tag for row in rows for tag in row["tags"].split("|")})
     labels = arguments.cache / "genres.yaml"
     labels.write_text(json.dumps({name: {"en": [name, f"a {name} film"]} for name in names}), encoding="utf-8")
-    scored = score_labels(FeatureStore(before), read_labels(labels))
+    scored = score_labels(FeatureStore(store), read_labels(labels))
     first = dict(zip(scored.item_ids, scored.scores_IK.argmax(axis=1), strict=True))
     form = create_model("Genre", genre=(Literal[tuple(names)], ...))
     chosen = spread(rows, arguments.genres)
@@ -147,7 +156,7 @@ def genres(arguments: argparse.Namespace) -> Rows:
     right = Counter[str]()
     for row, answer in zip(chosen, answers, strict=True):
         tags = row["tags"].split("|")
-        right["tags by words alone"] += names[first[row["item_id"]]] in tags
+        right["labels by the encoders of light"] += names[first[row["item_id"]]] in tags
         right["the language model"] += answer.value is not None and answer.value.model_dump()["genre"] in tags
     commonest = Counter(tag for row in chosen for tag in row["tags"].split("|")).most_common(1)[0]
     right[f"always {commonest[0]}"] = commonest[1]

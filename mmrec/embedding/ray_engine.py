@@ -42,6 +42,7 @@ BLOCKS, MAX_BLOCK_ITEMS, MIN_BLOCK_ITEMS = 32, 1024, 8  # so many blocks for eac
 MAX_PARCEL_ITEMS, MAX_PARCEL_BYTES = 64, 64 * 2**20
 PARCELS_PER_COMMIT = 8
 FEW_CPUS = 4  # where encoders take turns with decoding, as on one machine
+SPARE_MEMORY_USED = "RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD"
 LITTLE = 0.01  # of a processor: what hardly computes asks for it, to stay away from machines that are to run nothing
 
 Row = dict[str, Any]
@@ -177,6 +178,7 @@ def ray_engine(
     address: str | None,
     gpus_per_encoder: float | None,
 ) -> Iterator[RayEngine]:
+    os.environ.setdefault(SPARE_MEMORY_USED, "0")  # else what waits, if it is small, waits in the job's own process
     with connected(address, workers or available_cpus()):
         yield RayEngine(preset, loading, workers=workers, gpus_per_encoder=gpus_per_encoder)
 
