@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,47 +35,7 @@ from synthetic_catalog import write_catalog
 BAR = 0.8
 DIFFERENT_TITLES, TABLES_AT_ONCE = 10_000, 20
 PACKAGES = ("ray", "lancedb", "torch", "av")
-# The peak memory of this program in MiB; `ru_maxrss` would count what started it as well.
-PEAK = """
-def peak_mib():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
-"""
-MEASURED = (
-    PEAK
-    + """
-import json, sys
-from mmrec.cli import main
-code = main(sys.argv[1:])
-print(json.dumps({"peak_mib": peak_mib()}))
-sys.exit(code)
-"""
-)
-
-TIMED = (
-    PEAK
-    + """
-import json, sys, time
-import mmrec
-def main():
-    catalog, store, preset, engine, workers = sys.argv[1:]
-    told = []
-    report = mmrec.embed(
-        catalog, store, preset=preset, engine=engine, workers=int(workers),
-        progress=lambda report: told.append((time.perf_counter(), report.done)),
-    )
-    (first, some), (last, all_) = next(one for one in told if one[1]), told[-1]
-    print(json.dumps({
-        "start, s": report.stage_seconds["start"],
-        "clips/s": report.items / (report.seconds - report.stage_seconds["start"]),
-        "going, clips/s": (all_ - some) / max(last - first, 1e-9),
-        "peak MiB": peak_mib(),
-        "ok": report.ok,
-    }))
-if __name__ == "__main__":
-    main()
-"""
-)
+JOB = Path(__file__).with_name("engine_job.py")
 
 
 def main() -> int:
@@ -111,32 +70,23 @@ def main() -> int:
     return 0
 
 
-def arguments_of(catalog: Path, store: Path, preset: str) -> list[str]:
-    return ["embed", str(catalog), "--store", str(store), "--preset", preset]
-
-
-def embed(catalog: Path, store: Path, preset: str, *options: str) -> tuple[dict[str, Any], float]:
-    """The report of a job in a process of its own, and the peak of that process's memory in MiB."""
-    command = [sys.executable, "-c", MEASURED, *arguments_of(catalog, store, preset), "--json", *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    report, memory = map(json.loads, done.stdout.splitlines()[-2:])
-    return report, memory["peak_mib"]
+def embed(catalog: Path, store: Path, preset: str, engine: str, workers: int) -> dict[str, Any]:
+    """What a job in a process of its own says of itself."""
+    words = [JOB, catalog, store, preset, engine, workers]
+    done = subprocess.run([sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def throughput(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     catalog = write_catalog(folder / "clips", arguments.clips)
-    script = folder / "timed.py"
-    script.write_text(TIMED, encoding="utf-8")
     found: list[dict[str, Any]] = []
     for number in range(arguments.rounds):
         for engine in ("local", "ray"):
-            store = folder / f"{engine}{number}"
-            words = [script, catalog, store, arguments.preset, engine, arguments.workers]
-            done = subprocess.run([sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True, check=True)
-            figures = json.loads(done.stdout.splitlines()[-1])
+            figures = embed(catalog, folder / f"{engine}{number}", arguments.preset, engine, arguments.workers)
             found.append({"round": number, "engine": engine, **figures, "load": os.getloadavg()[0]})
             print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-        for name in ("clips/s", "going, clips/s"):
+        for name in ("items/s", "going, items/s"):
             found[-1][f"{name} of local"] = found[-1][name] / found[-2][name]
     return found
 
@@ -154,26 +104,26 @@ def words(folder: Path, count: int) -> tuple[Path, str]:
 
 def rows(folder: Path, count: int, workers: int) -> dict[str, Any]:
     catalog, preset = words(folder / f"rows{count}", count)
-    options = ["--engine", "ray", "--workers", str(workers)]
     found: dict[str, Any] = {"rows": count}
     for what in ("embedded", "skipped"):
         start = time.perf_counter()
-        _, peak_mib = embed(catalog, catalog.parent / "store", preset, *options)
-        found |= {f"{what}, s": time.perf_counter() - start, f"{what}, peak MiB": peak_mib}
+        figures = embed(catalog, catalog.parent / "store", preset, "ray", workers)
+        found |= {f"{what}, s": time.perf_counter() - start, f"{what}, peak MiB": figures["peak MiB"]}
     return found
 
 
 def resumed(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    count, workers = arguments.resumed, arguments.workers
+    count = arguments.resumed
     catalog, preset = words(folder / "resumed", count)
     store = catalog.parent / "store"
     put_rows(catalog, store, preset, count)
     found: list[dict[str, Any]] = []
     for engine in arguments.resumed_by:
         start = time.perf_counter()
-        report, peak_mib = embed(catalog, store, preset, "--engine", engine, "--workers", str(workers))
-        assert report["skipped"] == count, report
-        found.append({"engine": engine, "rows": count, "s": time.perf_counter() - start, "peak MiB": peak_mib})
+        figures = embed(catalog, store, preset, engine, arguments.workers)
+        assert figures["skipped"] == count, figures
+        seconds = time.perf_counter() - start
+        found.append({"engine": engine, "rows": count, "s": seconds, "peak MiB": figures["peak MiB"]})
         found[-1]["load"] = os.getloadavg()[0]
     return found
 
@@ -185,7 +135,7 @@ def put_rows(catalog: Path, store: Path, preset: str, count: int) -> None:
     some = catalog.with_name("some.csv")
     with catalog.open(encoding="utf-8") as whole:
         some.write_text("".join(islice(whole, DIFFERENT_TITLES + 1)), encoding="utf-8")
-    embed(some, store, preset)
+    embed(some, store, preset, "local", 0)
     table = lancedb.connect(store).open_table("items")
     rows = table.to_arrow()
     for name in ("text_tokens", "text_starts", "text_ends"):
@@ -205,22 +155,21 @@ def kills(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     from mmrec.store import FeatureStore
 
     catalog, preset = words(folder / "kills", arguments.kill_rows)
-    options = ["--engine", "ray", "--workers", str(arguments.workers)]
     killed = well = 0
     for number in range(arguments.kills):
         store = catalog.parent / f"store{number}"
-        kill_after_commits(catalog, store, preset, 2 + number % 10, options)
+        kill_after_commits(catalog, store, preset, 2 + number % 10, arguments.workers)
         committed = len(FeatureStore(store))
-        report, _ = embed(catalog, store, preset, *options)
+        figures = embed(catalog, store, preset, "ray", arguments.workers)
         ids = FeatureStore(store).to_arrow(["item_id"])["item_id"]
         killed += committed < arguments.kill_rows
-        well += len(ids) == len(ids.unique()) == arguments.kill_rows and report["skipped"] >= committed
+        well += len(ids) == len(ids.unique()) == arguments.kill_rows and figures["skipped"] >= committed
     return {"killed": killed, "nothing lost or done twice": well, "of": arguments.kills}
 
 
-def kill_after_commits(catalog: Path, store: Path, preset: str, commits: int, options: Sequence[str]) -> None:
-    command = [sys.executable, "-m", "mmrec", *arguments_of(catalog, store, preset), *options]
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def kill_after_commits(catalog: Path, store: Path, preset: str, commits: int, workers: int) -> None:
+    words = [JOB, catalog, store, preset, "ray", workers]
+    job = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     versions = store / "items.lance" / "_versions"
     while job.poll() is None and len(list(versions.glob("*.manifest"))) <= commits:
         time.sleep(0.01)

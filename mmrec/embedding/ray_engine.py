@@ -39,7 +39,7 @@ from mmrec.media import DecodedMedia, FramePlan, SoundPlan
 from mmrec.store import EncoderRecord, Features, FeatureStore, Findings, Modality, StoredKeys
 
 BLOCKS, MAX_BLOCK_ITEMS, MIN_BLOCK_ITEMS = 32, 1024, 8  # so many blocks for each processor, within these sizes
-MAX_PARCEL_ITEMS, MAX_PARCEL_BYTES = 64, 64 * 2**20
+MAX_PARCEL_ITEMS, MAX_PARCEL_BYTES = 256, 64 * 2**20
 PARCELS_PER_COMMIT = 8
 FEW_CPUS = 4  # where encoders take turns with decoding, as on one machine
 SPARE_MEMORY_USED = "RAY_DATA_DOWNSTREAM_CAPACITY_OBJECT_STORE_BUDGET_UTIL_THRESHOLD"
