@@ -24,7 +24,7 @@ def add_understand_command(commands: Any) -> None:
     understand = add_command(commands, "understand", _understand, summary)
     add_store(understand)
     understand.add_argument(
-        "--tasks", default="", metavar="LIST", help="of heard, seen, about (default: all that are possible)"
+        "--tasks", default="", metavar="LIST", help="as heard,seen or about (default: all that are possible)"
     )
     understand.add_argument(
         "--speech-model", default="", metavar="DIR|NAME", help="Whisper in CTranslate2's form, as small: for heard"
