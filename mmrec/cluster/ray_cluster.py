@@ -71,8 +71,8 @@ def errors_here() -> Iterator[None]:
 
 
 def on_this_machine() -> dict[str, Any]:
-    """Options of a task that runs on the machine of this process."""
-    return {"label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}
+    """Options of a task that runs on the machine of this process, also where that is to run nothing (`num-cpus: 0`)."""
+    return {"num_cpus": 0, "label_selector": {"ray.io/node-id": ray.get_runtime_context().get_node_id()}}
 
 
 def run_in_order(function: Callable[[T], R], parts: Iterable[T], address: str | None = None) -> Iterator[R]:

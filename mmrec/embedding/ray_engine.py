@@ -107,7 +107,7 @@ class RayEngine:
 
     def begin(self, store: FeatureStore) -> None:
         self._keys = self._task(_read_keys).remote(store)
-        actor = ray.remote(num_cpus=self._little, max_restarts=-1, max_task_retries=-1, **on_this_machine())
+        actor = ray.remote(max_restarts=-1, max_task_retries=-1, **on_this_machine())
         self._caretaker = actor(_Caretaker).remote(store)
 
     def num_leaving(self, manifest: Catalog) -> int:
@@ -142,7 +142,7 @@ class RayEngine:
         encoder = {"work": work, "loading": self._loading, "fingerprints": dict(self.fingerprints)}
         with DataContext.current(_context()):
             source = _CatalogSource(replace(manifest, path=manifest.path.absolute()), block_items)
-            blocks = ray.data.read_datasource(source, override_num_blocks=1, num_cpus=self._little, **on_this_machine())
+            blocks = ray.data.read_datasource(source, override_num_blocks=1, **on_this_machine())
             decoded = blocks.flat_map(
                 partial(_decode, work=work, described=self._described, keys=self._keys),
                 num_cpus=1,
@@ -166,7 +166,7 @@ class RayEngine:
                 yield from (_unpacked(row) for row in stored.iter_rows())
 
     def _task(self, function: Callable[..., Any], **options: Any) -> Any:
-        return ray.remote(num_cpus=self._little, **options)(function)
+        return ray.remote(**{"num_cpus": self._little, **options})(function)
 
 
 @contextmanager

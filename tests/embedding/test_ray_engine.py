@@ -155,3 +155,27 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path: Path) -> None:
     assert report.skipped >= stored > 0, "what was committed is not done again"
     assert report.skipped + report.ok == 2000
     assert_same_rows(tmp_path / "local", store)
+
+
+FROM_A_HEAD = """
+import sys
+import mmrec, ray
+from ray.cluster_utils import Cluster
+if __name__ == "__main__":
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster.add_node(num_cpus=6)  # as many as no job shares with its own machine
+    ray.init(address=cluster.address, log_to_driver=False)
+    catalog, store, preset = sys.argv[1:]
+    mmrec.embed(catalog, store, preset=preset, engine="ray", prune=True)
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
+@pytest.mark.timeout(600)  # two machines of a cluster start
+def test_a_job_runs_from_a_machine_that_is_to_run_nothing(tmp_path: Path) -> None:
+    words_only(tmp_path, 20)
+    (tmp_path / "job.py").write_text(FROM_A_HEAD, encoding="utf-8")
+    places = [tmp_path / name for name in ("job.py", "catalog.csv", "store", "small.yaml")]
+    subprocess.run([sys.executable, *places], check=True, stdout=subprocess.DEVNULL)
+    assert len(by_id(tmp_path / "store")) == 20
