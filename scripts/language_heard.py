@@ -80,7 +80,7 @@ def transcribed(heard: Transcriber, file: Path) -> dict[str, Any]:
 
 
 def speed(arguments: argparse.Namespace) -> Rows:
-    """One recording of some minutes, made of those that are there; both begin with the file."""
+    """The same recordings by both, in turns; each begins with the files."""
     from faster_whisper import WhisperModel
 
     heard = transcriber(arguments)
