@@ -120,7 +120,7 @@ class RayEngine:
         _got(self._caretaker.compact.remote(keep_versions))
 
     def embed(self, manifest: Catalog, work: Work, telling: Telling) -> None:
-        report, error = telling.report, None
+        report, error, noted = telling.report, None, list[Any]()
         report.workers = self._workers or self._cpus
         work.store.add_encoders(self._described.records)
         telling.started()
@@ -130,8 +130,10 @@ class RayEngine:
                     raise parcel.error
                 report.add(parcel.report)
                 error = error or parcel.error  # all that was read before is stored first
-                self._caretaker.note_commit.remote(parcel.num_replaced)
                 telling.went_on()
+                _got(noted)
+                noted = [self._caretaker.note_commit.remote(parcel.num_replaced)]
+        _got(noted)
         if error is not None:
             raise error
         manifest.check_unchanged()

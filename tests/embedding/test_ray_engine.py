@@ -122,7 +122,7 @@ def kill_workers(stage: str) -> int:
 def test_killed_tasks_and_actors_are_made_good_in_the_same_job(tmp_path: Path) -> None:
     words_only(tmp_path, 600)
     run(tmp_path, "local")
-    left = ["_Encode", "_decode", "_commit"]
+    left = ["_Encode", "_Caretaker", "_decode", "_commit"]
     killed = dict.fromkeys(left, 0)
 
     def kill(report: EmbedReport) -> None:
@@ -130,7 +130,7 @@ def test_killed_tasks_and_actors_are_made_good_in_the_same_job(tmp_path: Path) -
             killed[left.pop(0)] = count
 
     report = run(tmp_path, "ray", engine="ray", progress=kill)
-    assert killed["_Encode"] >= 1
+    assert killed["_Encode"] >= 1 <= killed["_Caretaker"]
     assert (report.ok, report.skipped, report.failed) == (600, 0, 0)
     assert_same_rows(tmp_path / "local", tmp_path / "ray")
 
