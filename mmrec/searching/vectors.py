@@ -98,7 +98,7 @@ class QueryVectors:
         unable = [modality for modality in modalities if modality not in able]
         if unable:
             names = " and ".join(map(self._encoder_name, unable))
-            but = "the classes of what pictures show do" if self._tables.classes() else "no words lead there"
+            but = "pictures are found by the classes they show" if self._tables.classes() else "no words lead there"
             self._say(f"words are not compared with {names}: {but}")
         asked = {modality: self.records[modality].fingerprint for modality in modalities if modality in able}
         return {modality: self._encoded(fingerprint, text) for modality, fingerprint in asked.items()}
